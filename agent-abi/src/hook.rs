@@ -1,0 +1,115 @@
+//! Hooks and their counters.
+//!
+//! Every hook counts, per CPU, what it did with each call. Over any interval bounded by two samples
+//!
+//! ```text
+//! seen = filtered + aggregated + submitted + dropped(ring_full, too_big, read_fault, map_full, nested)
+//! ```
+
+macro_rules! hooks {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        /// A place in the kernel that a program of ours is attached to.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u16)]
+        pub enum Hook {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Hook {
+            /// Every hook, in the order of their counters.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Name as printed in status, loss events and metrics.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+hooks! {
+    /// A program image was replaced (`sched:sched_process_exec`).
+    Exec = "exec";
+    /// A task was created (`task:task_newtask`); threads are counted as filtered.
+    Fork = "fork";
+    /// A task ended (`sched:sched_process_exit`); all but the last of a process are filtered.
+    Exit = "exit";
+    /// `execve` or `execveat` returned; successful calls are filtered.
+    ExecFailed = "exec_failed";
+    /// A call that may change credentials returned, or a task was looked at in passing by one of the
+    /// hooks above; looks that found no change are filtered.
+    Credentials = "credentials";
+}
+
+impl Hook {
+    /// The hook with this number, as found in a record.
+    #[must_use]
+    pub fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
+
+/// Counters of one hook on one CPU. Kernel programs add to them, the agent sums them over CPUs.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HookCounters {
+    /// Times the hook was reached.
+    pub seen: u64,
+    /// Calls that are no event, by design or by a configured filter.
+    pub filtered: u64,
+    /// Calls folded into an earlier event's count.
+    pub aggregated: u64,
+    /// Records put in the ring buffer.
+    pub submitted: u64,
+    /// Records lost, by [`DropReason`].
+    pub dropped: [u64; DropReason::ALL.len()],
+}
+
+impl HookCounters {
+    /// Sum of the drops over all reasons.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+
+    /// Whether every call that was seen is accounted for.
+    #[must_use]
+    pub fn balances(&self) -> bool {
+        self.seen == self.filtered + self.aggregated + self.submitted + self.dropped_total()
+    }
+}
+
+/// Why a record was lost in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u16)]
+pub enum DropReason {
+    /// The ring buffer had no room: the agent was too slow.
+    RingFull,
+    /// The record would be longer than the format allows.
+    TooBig,
+    /// Memory that the record needs could not be read.
+    ReadFault,
+    /// A map that the record needs was full.
+    MapFull,
+    /// The program interrupted itself and no scratch buffer was left, or the kernel skipped it.
+    Nested,
+}
+
+impl DropReason {
+    /// Every reason, in the order of [`HookCounters::dropped`].
+    pub const ALL: [Self; 5] =
+        [Self::RingFull, Self::TooBig, Self::ReadFault, Self::MapFull, Self::Nested];
+
+    /// Name as printed in status, loss events and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RingFull => "ring_full",
+            Self::TooBig => "too_big",
+            Self::ReadFault => "read_fault",
+            Self::MapFull => "map_full",
+            Self::Nested => "nested",
+        }
+    }
+}

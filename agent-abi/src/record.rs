@@ -1,0 +1,368 @@
+//! Records: what the kernel programs put in the ring buffers.
+//!
+//! A record is a fixed body that begins with a [`Header`], then a tail of bytes that [`Span`]s of the
+//! body point into. Only used bytes are sent. Numbers are in the machine's order; nothing that Rust
+//! gives a restricted set of values (`bool`, `enum`, `char`) crosses, and there is no padding, so any
+//! bytes of the right length are a valid value of each body.
+
+/// Raised whenever a layout below changes; a record of another version is refused by name.
+pub const ABI_VERSION: u16 = 1;
+
+/// Longest path that is followed, in bytes. Longer ones keep their end and are flagged.
+pub const PATH_MAX: usize = 4095;
+
+/// Most bytes of arguments taken from one `execve`.
+pub const ARGS_MAX: usize = 32767;
+
+/// Most bytes of a tail before the arguments: three paths, an interpreter and a cgroup path fit.
+pub const PATHS_MAX: usize = 16384;
+
+/// What a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Kind {
+    /// [`Exec`]
+    Exec = 1,
+    /// [`ExecFailed`]
+    ExecFailed = 2,
+    /// [`Fork`]
+    Fork = 3,
+    /// [`Exit`]
+    Exit = 4,
+    /// [`Credentials`]
+    Credentials = 5,
+    /// [`Snapshot`]
+    Snapshot = 6,
+}
+
+impl Kind {
+    /// The kind with this number, as found in a [`Header`].
+    #[must_use]
+    pub const fn from_number(number: u16) -> Option<Self> {
+        Some(match number {
+            1 => Self::Exec,
+            2 => Self::ExecFailed,
+            3 => Self::Fork,
+            4 => Self::Exit,
+            5 => Self::Credentials,
+            6 => Self::Snapshot,
+            _ => return None,
+        })
+    }
+}
+
+macro_rules! layouts {
+    ($($(#[$doc:meta])* $name:ident, $size:literal { $($(#[$fdoc:meta])* $field:ident: $type:ty,)* })*) => {
+        $(
+            $(#[$doc])*
+            #[repr(C)]
+            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+            pub struct $name { $($(#[$fdoc])* pub $field: $type,)* }
+
+            // No padding, and no change of size without a thought for ABI_VERSION.
+            const _: () = assert!(size_of::<$name>() == $size && 0 $(+ size_of::<$type>())* == $size);
+        )*
+    };
+}
+
+layouts! {
+    /// Begins every record.
+    Header, 24 {
+        /// Bytes of the whole record, this header included.
+        len: u32,
+        /// [`ABI_VERSION`]
+        abi: u16,
+        /// [`Kind`]
+        kind: u16,
+        /// Nanoseconds since boot, suspended time included (`CLOCK_BOOTTIME`).
+        time: u64,
+        /// Processor it was made on.
+        cpu: u32,
+        /// [`crate::hook::Hook`]
+        hook: u16,
+        /// Zero.
+        reserved: u16,
+    }
+
+    /// A range of the record's tail.
+    Span, 8 {
+        /// Offset of the first byte from the beginning of the record.
+        start: u16,
+        /// Number of bytes.
+        len: u16,
+        /// [`span_flags`]
+        flags: u32,
+    }
+
+    /// A process, or one thread of it, at a moment.
+    TaskRef, 24 {
+        /// Process ID in the initial PID namespace.
+        pid: u32,
+        /// Thread ID in the initial PID namespace.
+        tid: u32,
+        /// When the process started: `CLOCK_BOOTTIME` nanoseconds of its leader.
+        start: u64,
+        /// `task_struct.self_exec_id`: raised by the kernel at every exec, inherited at fork.
+        exec_id: u64,
+    }
+
+    /// `struct cred`: IDs as the initial user namespace sees them, capabilities as bit sets.
+    Creds, 80 {
+        /// Real user.
+        uid: u32,
+        /// Real group.
+        gid: u32,
+        /// Saved user.
+        suid: u32,
+        /// Saved group.
+        sgid: u32,
+        /// Effective user.
+        euid: u32,
+        /// Effective group.
+        egid: u32,
+        /// User for file access.
+        fsuid: u32,
+        /// Group for file access.
+        fsgid: u32,
+        /// `SECBIT_*`
+        securebits: u32,
+        /// Inode number of the user namespace.
+        user_ns: u32,
+        /// Inheritable capabilities.
+        inheritable: u64,
+        /// Permitted capabilities.
+        permitted: u64,
+        /// Effective capabilities.
+        effective: u64,
+        /// Bounding set.
+        bounding: u64,
+        /// Ambient capabilities.
+        ambient: u64,
+    }
+
+    /// Inode numbers of a task's namespaces; zero where the kernel has none. The user namespace is in
+    /// [`Creds`].
+    Namespaces, 32 {
+        /// Cgroup namespace.
+        cgroup: u32,
+        /// IPC namespace.
+        ipc: u32,
+        /// Mount namespace.
+        mnt: u32,
+        /// Network namespace.
+        net: u32,
+        /// PID namespace that the task is in.
+        pid: u32,
+        /// PID namespace that its children will be in.
+        pid_for_children: u32,
+        /// Time namespace.
+        time: u32,
+        /// UTS (host name) namespace.
+        uts: u32,
+    }
+
+    /// What is said of the acting process in every record.
+    TaskInfo, 232 {
+        /// The acting task.
+        task: TaskRef,
+        /// Its parent in the kernel at this moment (`real_parent`); `tid` is the parent's leader.
+        parent: TaskRef,
+        /// Credentials now.
+        creds: Creds,
+        /// Namespaces now.
+        namespaces: Namespaces,
+        /// ID of the cgroup, see `cgroup_path` of the records that have one.
+        cgroup_id: u64,
+        /// Audit login user; `u32::MAX` when unset.
+        loginuid: u32,
+        /// Audit session; `u32::MAX` when unset.
+        session: u32,
+        /// Process ID in the innermost PID namespace.
+        ns_pid: u32,
+        /// [`task_flags`]
+        flags: u32,
+        /// Thread name, padded with zeros.
+        comm: [u8; 16],
+        /// Name of the controlling terminal as its driver gives it (`pts0`), padded with zeros.
+        tty: [u8; 32],
+    }
+
+    /// The file behind a process image.
+    FileInfo, 40 {
+        /// Inode number.
+        inode: u64,
+        /// Magic number of the file system.
+        fs_magic: u64,
+        /// Device in the kernel's own form: `major << 20 | minor`.
+        device: u32,
+        /// Hard links; 0 when deleted.
+        links: u32,
+        /// Type and permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Owning group.
+        gid: u32,
+        /// `MNT_*` flags of the mount it was reached through.
+        mount_flags: u32,
+    }
+
+    /// [`Kind::Exec`]
+    Exec, 440 {
+        /// Begins every record.
+        header: Header,
+        /// The process, already in its new image.
+        info: TaskInfo,
+        /// File that runs now: for a script, its interpreter.
+        file: FileInfo,
+        /// Bytes that all arguments take in the process, their terminating zeros included.
+        args_size: u64,
+        /// Number of arguments.
+        argc: u32,
+        /// Thread ID that called exec: not `info.task.pid` when a thread became leader.
+        old_tid: u32,
+        /// Path of `file`.
+        exe: Span,
+        /// Working directory.
+        cwd: Span,
+        /// Path given to the call, as copied by the kernel: for a script, the script.
+        filename: Span,
+        /// Path of the interpreter as the script names it; equals `filename` for other programs.
+        interp: Span,
+        /// Path of the cgroup.
+        cgroup_path: Span,
+        /// Arguments, each ended by a zero byte.
+        args: Span,
+        /// Credentials before the exec.
+        before: Creds,
+    }
+
+    /// [`Kind::ExecFailed`]
+    ExecFailed, 280 {
+        /// Begins every record.
+        header: Header,
+        /// The process that tried.
+        info: TaskInfo,
+        /// Positive error number.
+        errno: u32,
+        /// [`call`]
+        call: u32,
+        /// Descriptor that a relative path starts from (`AT_FDCWD` is -100).
+        dirfd: i32,
+        /// Zero.
+        reserved: u32,
+        /// Path asked for, read from the process's memory.
+        filename: Span,
+    }
+
+    /// [`Kind::Fork`]
+    Fork, 288 {
+        /// Begins every record.
+        header: Header,
+        /// The new process.
+        info: TaskInfo,
+        /// Who made it: not `info.parent` for `CLONE_PARENT`.
+        creator: TaskRef,
+        /// `CLONE_*`
+        clone_flags: u64,
+    }
+
+    /// [`Kind::Exit`]
+    Exit, 296 {
+        /// Begins every record.
+        header: Header,
+        /// The process, with its last thread.
+        info: TaskInfo,
+        /// Status as `wait` reports it.
+        status: u32,
+        /// Zero.
+        reserved: u32,
+        /// User time in nanoseconds, all threads, by the scheduler's ticks.
+        utime: u64,
+        /// System time in nanoseconds, all threads, by the scheduler's ticks.
+        stime: u64,
+        /// Time on a processor in nanoseconds, all threads, exact up to the last scheduler update.
+        runtime: u64,
+        /// Peak resident size in pages.
+        maxrss: u64,
+    }
+
+    /// [`Kind::Credentials`]
+    Credentials, 344 {
+        /// Begins every record.
+        header: Header,
+        /// The task, with its credentials after the change.
+        info: TaskInfo,
+        /// Credentials before the change.
+        before: Creds,
+        /// [`call`]
+        call: u32,
+        /// Zero.
+        reserved: u32,
+    }
+
+    /// [`Kind::Snapshot`]: a process that ran before the agent, read from the task iterator.
+    Snapshot, 320 {
+        /// Begins every record.
+        header: Header,
+        /// The process.
+        info: TaskInfo,
+        /// File that runs; all zero for kernel threads.
+        file: FileInfo,
+        /// Path of `file`.
+        exe: Span,
+        /// Working directory.
+        cwd: Span,
+        /// Path of the cgroup.
+        cgroup_path: Span,
+    }
+}
+
+/// Flags of a [`Span`].
+pub mod span_flags {
+    /// Bytes are missing: at the front of a path, at the end of anything else.
+    pub const TRUNCATED: u32 = 1;
+    /// The memory could not be read.
+    pub const FAULT: u32 = 2;
+}
+
+/// Flags of a [`TaskInfo`](super::record::TaskInfo).
+pub mod task_flags {
+    /// A kernel thread.
+    pub const KERNEL_THREAD: u32 = 1;
+    /// `no_new_privs` is set.
+    pub const NO_NEW_PRIVS: u32 = 2;
+}
+
+/// What made a change of credentials or tried an exec, for kernels whose call numbers differ by
+/// architecture.
+pub mod call {
+    /// Not seen: found in passing, at an exec, a fork or an exit.
+    pub const UNKNOWN: u32 = 0;
+    /// `execve`
+    pub const EXECVE: u32 = 1;
+    /// `execveat`
+    pub const EXECVEAT: u32 = 2;
+    /// `clone` or a relative: the child was born with other credentials than its parent has.
+    pub const CLONE: u32 = 3;
+    /// Number of the first call in [`SYSCALLS`].
+    pub const FIRST_SYSCALL: u32 = 4;
+
+    /// Calls that can change the caller's credentials; number `FIRST_SYSCALL + index`. The name is
+    /// that of the tracepoint `syscalls:sys_exit_NAME`.
+    pub const SYSCALLS: &[&str] = &[
+        "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid",
+        "capset", "prctl", "unshare", "setns", "keyctl",
+    ];
+
+    /// Name of a call as printed in events.
+    #[must_use]
+    pub fn name(call: u32) -> Option<&'static str> {
+        match call {
+            EXECVE => Some("execve"),
+            EXECVEAT => Some("execveat"),
+            CLONE => Some("clone"),
+            _ => SYSCALLS.get(call.checked_sub(FIRST_SYSCALL)? as usize).copied(),
+        }
+    }
+}

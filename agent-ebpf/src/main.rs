@@ -1,0 +1,3 @@
+//! The kernel programs of Nightjar.
+#![no_std]
+#![no_main]

@@ -1,0 +1,1 @@
+//! What the kernel does not say: names of users and groups, containers.

@@ -1,0 +1,2 @@
+//! The `nightjar` program.
+fn main() {}
