@@ -305,7 +305,7 @@ kernel_fields! {
     FS_PWD_MNT: FsStruct => To<VfsMount> = ["fs_struct.pwd.mnt"], required;
 
     CSS_SET_DEFAULT: CssSet => To<Cgroup> = ["css_set.dfl_cgrp"], optional;
-    CSS_SET_SUBSYS: CssSet => Embedded<Bytes> = ["css_set.subsys"], optional;
+    CSS_SET_SUBSYS: CssSet => Embedded<To<Css>> = ["css_set.subsys"], optional;
     /// Index of a controller in `css_set.subsys`; whichever of these the kernel has stands for the
     /// version 1 hierarchies.
     SUBSYS_V1: () => Number = [

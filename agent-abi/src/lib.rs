@@ -4,9 +4,23 @@
 //!   programs their typed accessors and the agent the list that it resolves against the running
 //!   kernel's BTF.
 //! * [`record`]: the layout of what the kernel programs send.
+//! * [`reader`]: how the reader of a ring tells whether it wants to be woken.
 //! * [`hook`]: the places programs are attached to, and the counters each of them keeps.
 #![no_std]
 
 pub mod fields;
 pub mod hook;
 pub mod record;
+
+/// Scratch buffers that each CPU has for records of variable length: a program may be preempted by
+/// another on the same CPU.
+pub const SCRATCH_LEVELS: u32 = 2;
+
+/// What the reader of a ring buffer does, kept in the map `READER`: the reader writes it before it
+/// stops looking, the program that wakes it writes [`AWAKE`](reader::AWAKE).
+pub mod reader {
+    /// It reads, or naps for some milliseconds and then reads: do not wake it.
+    pub const AWAKE: u32 = 0;
+    /// It waits for the next record: wake it.
+    pub const SLEEPS: u32 = 1;
+}

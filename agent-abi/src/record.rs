@@ -165,7 +165,7 @@ layouts! {
     TaskInfo, 232 {
         /// The acting task.
         task: TaskRef,
-        /// Its parent in the kernel at this moment (`real_parent`); `tid` is the parent's leader.
+        /// Its parent in the kernel at this moment (`real_parent`); `tid` is the thread that is meant.
         parent: TaskRef,
         /// Credentials now.
         creds: Creds,
@@ -334,35 +334,18 @@ pub mod task_flags {
     pub const NO_NEW_PRIVS: u32 = 2;
 }
 
-/// What made a change of credentials or tried an exec, for kernels whose call numbers differ by
-/// architecture.
+/// What tried an exec or made a change of credentials.
 pub mod call {
-    /// Not seen: found in passing, at an exec, a fork or an exit.
+    /// Not seen: the change was found in passing, at an exec, a fork or an exit.
     pub const UNKNOWN: u32 = 0;
     /// `execve`
     pub const EXECVE: u32 = 1;
     /// `execveat`
     pub const EXECVEAT: u32 = 2;
+    /// An exec of either kind that succeeded.
+    pub const EXEC: u32 = 3;
     /// `clone` or a relative: the child was born with other credentials than its parent has.
-    pub const CLONE: u32 = 3;
-    /// Number of the first call in [`SYSCALLS`].
-    pub const FIRST_SYSCALL: u32 = 4;
-
-    /// Calls that can change the caller's credentials; number `FIRST_SYSCALL + index`. The name is
-    /// that of the tracepoint `syscalls:sys_exit_NAME`.
-    pub const SYSCALLS: &[&str] = &[
-        "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid",
-        "capset", "prctl", "unshare", "setns", "keyctl",
-    ];
-
-    /// Name of a call as printed in events.
-    #[must_use]
-    pub fn name(call: u32) -> Option<&'static str> {
-        match call {
-            EXECVE => Some("execve"),
-            EXECVEAT => Some("execveat"),
-            CLONE => Some("clone"),
-            _ => SYSCALLS.get(call.checked_sub(FIRST_SYSCALL)? as usize).copied(),
-        }
-    }
+    pub const CLONE: u32 = 4;
+    /// Added to the machine's own number of any other system call.
+    pub const SYSCALL: u32 = 1 << 16;
 }

@@ -1,0 +1,120 @@
+//! `process.exec_failed`: `execve` and `execveat` that returned an error.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{
+        bpf_get_current_task,
+        generated::{bpf_get_current_task_btf, bpf_probe_read_user_str, bpf_task_pt_regs},
+    },
+    macros::tracepoint,
+    programs::TracePointContext,
+};
+use nightjar_abi::{
+    fields::*,
+    hook::{DropReason, Hook},
+    record::{ExecFailed, Kind, PATH_MAX, Span, call, span_flags},
+};
+
+use crate::{
+    globals,
+    kernel::{Probed, Ptr, bound, number},
+    send::{Claim, Count, Scratch},
+    task,
+};
+
+/// Bytes of a kernel stack on x86-64, without KASAN. Only used before 5.15, where the kernel does not
+/// tell where the registers are.
+/// <https://github.com/torvalds/linux/blob/v5.10/arch/x86/include/asm/page_64_types.h#L16>
+const STACK_SIZE: u64 = 16384;
+const AT_FDCWD: i32 = -100;
+
+/// `execve` returned. Format: `events/syscalls/sys_exit_execve/format`.
+#[tracepoint]
+pub fn execve_exit(ctx: TracePointContext) -> i32 {
+    returned(&ctx, call::EXECVE);
+    0
+}
+
+/// `execveat` returned. Format: `events/syscalls/sys_exit_execveat/format`.
+#[tracepoint]
+pub fn execveat_exit(ctx: TracePointContext) -> i32 {
+    returned(&ctx, call::EXECVEAT);
+    0
+}
+
+#[inline(always)]
+fn returned(ctx: &TracePointContext, call: u32) {
+    /// After the eight common bytes, the call's number and padding.
+    const RETURN_VALUE: usize = 16;
+    let Some(count) = Count::seen(Hook::ExecFailed) else { return };
+    // SAFETY: inside the record; the verifier holds it against its size.
+    let result =
+        unsafe { ctx.as_ptr().cast::<u8>().add(RETURN_VALUE).cast::<i64>().read_volatile() };
+    if result >= 0 {
+        count.filtered();
+        return;
+    }
+    let Some(claim) = Claim::take() else {
+        count.dropped(DropReason::Nested);
+        return;
+    };
+    match failed(count, claim.get(), call, result) {
+        Some(len) => count.output(claim.get(), len),
+        None => count.dropped(DropReason::ReadFault),
+    }
+    claim.release();
+}
+
+/// Builds the record; gives its length.
+#[inline(always)]
+fn failed(count: Count, scratch: *mut Scratch, call: u32, result: i64) -> Option<u64> {
+    // SAFETY: no preconditions.
+    let task = Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8)?;
+    let registers = registers(task)?;
+    let (dirfd, filename) = if call == call::EXECVEAT {
+        (registers.get(REGISTERS_ARG1) as i32, registers.get(REGISTERS_ARG2))
+    } else {
+        (AT_FDCWD, registers.get(REGISTERS_ARG1))
+    };
+
+    // SAFETY: the record begins with room for an `ExecFailed`, at a multiple of eight.
+    let record: *mut ExecFailed = unsafe { (&raw mut (*scratch).record).cast() };
+    const START: usize = size_of::<ExecFailed>();
+    // SAFETY: `PATH_MAX + 1` bytes behind the body are inside the scratch buffer.
+    let read = unsafe {
+        let place = (&raw mut (*scratch).record).cast::<u8>().add(START);
+        bpf_probe_read_user_str(place.cast(), PATH_MAX as u32 + 1, filename as *const _)
+    };
+    let span = if read <= 0 {
+        Span { start: START as u16, len: 0, flags: span_flags::FAULT }
+    } else {
+        let len = bound::<{ PATH_MAX as u32 }>(read as u64 - 1);
+        let flags = if len == PATH_MAX as u64 { span_flags::TRUNCATED } else { 0 };
+        Span { start: START as u16, len: len as u16, flags }
+    };
+    let len = START as u64 + bound::<{ PATH_MAX as u32 }>(u64::from(span.len));
+    // SAFETY: `record` is our own memory.
+    unsafe {
+        task::write_info(&raw mut (*record).info, task)?;
+        (*record).errno = result.unsigned_abs() as u32;
+        (*record).call = call;
+        (*record).dirfd = dirfd;
+        (*record).reserved = 0;
+        (*record).filename = span;
+        (*record).header = count.header(Kind::ExecFailed, len);
+    }
+    Some(len)
+}
+
+/// Registers at the entry of the call: a call that fails leaves them as they were.
+#[inline(always)]
+fn registers(task: Ptr<Task, Probed>) -> Option<Ptr<Registers, Probed>> {
+    let address = if globals::HAVE_TASK_PT_REGS.load() != 0 {
+        // SAFETY: no preconditions.
+        unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as u64 }
+    } else {
+        let stack = task.follow(TASK_STACK)?.address();
+        stack.wrapping_add(STACK_SIZE).wrapping_sub(u64::from(number(REGISTERS_SIZE)))
+    };
+    Ptr::new(address as *const u8)
+}

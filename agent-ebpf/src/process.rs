@@ -1,0 +1,319 @@
+//! `process.exec`, `process.fork`, `process.exit`.
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_task,
+        generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user},
+    },
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use aya_log_ebpf::debug;
+use nightjar_abi::{
+    fields::*,
+    hook::{DropReason, Hook},
+    record::{ARGS_MAX, Exec, Exit, Fork, Kind, PATH_MAX, PATHS_MAX, Span, call, span_flags},
+};
+
+use crate::{
+    credentials, globals,
+    kernel::{Ptr, Typed, bound, number},
+    path::{self, Path},
+    send::{Claim, Count, Scratch},
+    task,
+};
+
+const CLONE_THREAD: u64 = 0x0001_0000;
+/// `SIGNAL_GROUP_EXIT`
+/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/sched/signal.h#L253>
+const SIGNAL_GROUP_EXIT: u32 = 4;
+/// Room of `linux_binprm.interp`, a string of the script's first line.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/binfmts.h#L19>
+const INTERP_MAX: u32 = 256;
+
+/// The task at argument `n`.
+#[inline(always)]
+fn argument<S>(ctx: &BtfTracePointContext, n: usize) -> Option<Ptr<S, Typed>> {
+    Ptr::new(ctx.arg::<*const u8>(n))
+}
+
+// ---- exec
+
+/// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, called in the new image.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/sched.h#L399-L423>
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
+    let Some(count) = Count::seen(Hook::Exec) else { return 0 };
+    let Some(claim) = Claim::take() else {
+        count.dropped(DropReason::Nested);
+        return 0;
+    };
+    match exec(&ctx, count, claim.get()) {
+        Some(len) => count.output(claim.get(), len),
+        None => count.dropped(DropReason::ReadFault),
+    }
+    claim.release();
+    if globals::TRACK_CREDENTIALS.load() != 0
+        && let Some(task) = argument(&ctx, 0)
+    {
+        credentials::check(task, call::EXEC);
+    }
+    0
+}
+
+/// Builds the record; gives its length.
+#[inline(always)]
+fn exec(ctx: &BtfTracePointContext, count: Count, scratch: *mut Scratch) -> Option<u64> {
+    let task: Ptr<Task, Typed> = argument(ctx, 0)?;
+    let old_tid: u32 = ctx.arg(1);
+    let binprm: Ptr<Binprm, Typed> = argument(ctx, 2)?;
+    let mm = task.follow(TASK_MM)?;
+    let file = binprm.follow(BINPRM_FILE)?;
+    // SAFETY: the record begins with room for an `Exec`, at a multiple of eight.
+    let record: *mut Exec = unsafe { (&raw mut (*scratch).record).cast() };
+
+    // SAFETY (all of this block): `record` is our own memory.
+    unsafe {
+        task::write_info(&raw mut (*record).info, task)?;
+        task::write_file(&raw mut (*record).file, file)?;
+        credentials::write_known(&raw mut (*record).before, task);
+        (*record).old_tid = old_tid;
+        (*record).argc = binprm.get(BINPRM_ARGC);
+    }
+
+    let mut tail = Tail { scratch, len: 0 };
+    let exe = path::write(scratch, file.follow(FILE_DENTRY)?, file.follow(FILE_MNT)?)?;
+    let exe = tail.path(&exe);
+    let fs = task.follow(TASK_FS)?;
+    let cwd = path::write(scratch, fs.follow(FS_PWD_DENTRY)?, fs.follow(FS_PWD_MNT)?)?;
+    let cwd = tail.path(&cwd);
+    let filename = tail.text::<{ PATH_MAX as u32 }>(binprm.follow(BINPRM_FILENAME)?.address());
+    let interp = tail.text::<{ INTERP_MAX - 1 }>(binprm.follow(BINPRM_INTERP)?.address());
+    let cgroup_path = match task::cgroup(task).and_then(|cgroup| cgroup.follow(CGROUP_KERNFS)) {
+        Some(node) => tail.path(&path::write_cgroup(scratch, node)),
+        None => tail.nothing(),
+    };
+    let args_size = mm.get(MM_ARG_END).wrapping_sub(mm.get(MM_ARG_START));
+    let args = tail.user(mm.get(MM_ARG_START), args_size);
+    if args.flags & span_flags::FAULT != 0 {
+        debug!(ctx, "arguments of process {} could not be read", task.get(TASK_TGID));
+    }
+
+    let len = size_of::<Exec>() as u64 + tail.len;
+    // SAFETY: as above.
+    unsafe {
+        (*record).exe = exe;
+        (*record).cwd = cwd;
+        (*record).filename = filename;
+        (*record).interp = interp;
+        (*record).cgroup_path = cgroup_path;
+        (*record).args = args;
+        (*record).args_size = args_size;
+        (*record).header = count.header(Kind::Exec, len);
+    }
+    Some(len)
+}
+
+/// The end of a record, growing.
+struct Tail {
+    scratch: *mut Scratch,
+    /// Bytes so far; what is before the arguments stays below [`PATHS_MAX`] because each part is bounded.
+    len: u64,
+}
+
+impl Tail {
+    /// Where the next byte goes, bounded for the verifier.
+    #[inline(always)]
+    fn place(&mut self) -> *mut u8 {
+        self.len = bound::<{ PATHS_MAX as u32 - 1 }>(self.len);
+        // SAFETY: inside the record by the bound.
+        unsafe { (&raw mut (*self.scratch).record).cast::<u8>().add(size_of::<Exec>() + self.len as usize) }
+    }
+
+    #[inline(always)]
+    fn span(&mut self, len: u64, flags: u32) -> Span {
+        let start = (size_of::<Exec>() as u64 + self.len) as u16;
+        self.len += len;
+        Span { start, len: len as u16, flags }
+    }
+
+    #[inline(always)]
+    fn nothing(&mut self) -> Span {
+        self.span(0, 0)
+    }
+
+    /// A path out of the path buffer.
+    #[inline(always)]
+    fn path(&mut self, path: &Path) -> Span {
+        let place = self.place();
+        let len = bound::<{ PATH_MAX as u32 }>(path.len);
+        // SAFETY: both ends are inside the scratch buffer by their bounds.
+        unsafe { bpf_probe_read_kernel(place.cast(), len as u32, path::bytes(self.scratch, path).cast()) };
+        self.span(len, path.flags)
+    }
+
+    /// A string of the kernel's, of at most `MAX` bytes (one less than a power of two).
+    #[inline(always)]
+    fn text<const MAX: u32>(&mut self, address: u64) -> Span {
+        let place = self.place();
+        // SAFETY: `MAX + 1` bytes from `place` on are inside the scratch buffer.
+        let read = unsafe { bpf_probe_read_kernel_str(place.cast(), MAX + 1, address as *const _) };
+        if read <= 0 {
+            return self.span(0, span_flags::FAULT);
+        }
+        self.span(bound::<MAX>(read as u64 - 1), 0)
+    }
+
+    /// The arguments, out of the process's memory: the kernel has just put them there.
+    #[inline(always)]
+    fn user(&mut self, address: u64, size: u64) -> Span {
+        let (wanted, flags) =
+            if size > ARGS_MAX as u64 { (ARGS_MAX as u64, span_flags::TRUNCATED) } else { (size, 0) };
+        let place = self.place();
+        let wanted = bound::<{ ARGS_MAX as u32 }>(wanted);
+        // SAFETY: `ARGS_MAX` bytes from `place` on are inside the scratch buffer.
+        let read = unsafe { bpf_probe_read_user(place.cast(), wanted as u32, address as *const _) };
+        if read != 0 {
+            return self.span(0, flags | span_flags::FAULT);
+        }
+        self.span(wanted, flags)
+    }
+}
+
+// ---- fork
+
+/// `TP_PROTO(struct task_struct *task, unsigned long clone_flags)`, called in the parent before the child
+/// can run.
+/// <https://github.com/torvalds/linux/blob/v6.12/kernel/fork.c#L2621>
+#[btf_tracepoint(function = "task_newtask")]
+pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
+    let Some(count) = Count::seen(Hook::Fork) else { return 0 };
+    let clone_flags: u64 = ctx.arg(1);
+    let Some(child) = argument::<Task>(&ctx, 0) else {
+        count.dropped(DropReason::ReadFault);
+        return 0;
+    };
+    if clone_flags & CLONE_THREAD == 0 {
+        fork(count, child, clone_flags);
+    } else {
+        count.filtered();
+    }
+    if globals::TRACK_CREDENTIALS.load() != 0 {
+        credentials::born(child);
+    }
+    0
+}
+
+#[inline(always)]
+fn fork(count: Count, child: Ptr<Task, Typed>, clone_flags: u64) {
+    let Some(mut entry) = count.reserve::<Fork>() else { return };
+    let record = entry.as_mut_ptr();
+    // SAFETY: no preconditions.
+    let creator = Ptr::<Task, crate::kernel::Probed>::new(unsafe { bpf_get_current_task() } as *const u8)
+        .and_then(task::task_ref);
+    // SAFETY: the reserved record is our own memory.
+    let filled = unsafe {
+        match (task::write_info(&raw mut (*record).info, child), creator) {
+            (Some(()), Some(creator)) => {
+                (*record).creator = creator;
+                (*record).clone_flags = clone_flags;
+                (*record).header = count.header(Kind::Fork, size_of::<Fork>() as u64);
+                true
+            }
+            _ => false,
+        }
+    };
+    if filled {
+        count.submit(entry);
+    } else {
+        entry.discard(0);
+        count.dropped(DropReason::ReadFault);
+    }
+}
+
+// ---- exit
+
+/// `TP_PROTO(struct task_struct *p, bool group_dead)`; without `group_dead` before 6.16. Called for each
+/// thread; the last one speaks for the process.
+/// <https://github.com/torvalds/linux/blob/v6.12/kernel/exit.c#L957>
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
+    let Some(count) = Count::seen(Hook::Exit) else { return 0 };
+    let Some(task) = argument::<Task>(&ctx, 0) else {
+        count.dropped(DropReason::ReadFault);
+        return 0;
+    };
+    // Before the exit, so that the change comes before the end.
+    if globals::TRACK_CREDENTIALS.load() != 0 {
+        credentials::check(task, call::UNKNOWN);
+        credentials::forget(task);
+    }
+    if is_last(&ctx, task) {
+        exit(count, task);
+    } else {
+        count.filtered();
+    }
+    0
+}
+
+#[inline(always)]
+fn is_last(ctx: &BtfTracePointContext, task: Ptr<Task, Typed>) -> bool {
+    /// Parameters of the tracepoint, its context included, where the kernel says it itself.
+    const WITH_GROUP_DEAD: u32 = 3;
+    if number(EXIT_ARGS) >= WITH_GROUP_DEAD {
+        return ctx.arg::<u64>(1) & 1 != 0;
+    }
+    // `live` was counted down on the way here. Two threads that end at once may both find it at zero: the
+    // agent keeps the first.
+    task.follow(TASK_SIGNAL).is_some_and(|signal| signal.get(SIGNAL_LIVE) == 0)
+}
+
+#[inline(always)]
+fn exit(count: Count, task: Ptr<Task, Typed>) {
+    let Some(mut entry) = count.reserve::<Exit>() else { return };
+    // SAFETY: the reserved record is our own memory.
+    match unsafe { write_exit(entry.as_mut_ptr(), task) } {
+        Some(()) => {
+            // SAFETY: as above.
+            unsafe { (*entry.as_mut_ptr()).header = count.header(Kind::Exit, size_of::<Exit>() as u64) };
+            count.submit(entry);
+        }
+        None => {
+            entry.discard(0);
+            count.dropped(DropReason::ReadFault);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn write_exit(record: *mut Exit, task: Ptr<Task, Typed>) -> Option<()> {
+    let signal = task.follow(TASK_SIGNAL)?;
+    let leader = task.follow(TASK_GROUP_LEADER)?;
+    // Times of threads that were reaped are with the process; the leader is not reaped before its parent
+    // asks, and the last thread may be another.
+    let mut utime = signal.get(SIGNAL_UTIME).wrapping_add(task.get(TASK_UTIME));
+    let mut stime = signal.get(SIGNAL_STIME).wrapping_add(task.get(TASK_STIME));
+    let mut runtime = signal.get(SIGNAL_RUNTIME).wrapping_add(task.get(TASK_RUNTIME));
+    if leader.address() != task.address() {
+        utime = utime.wrapping_add(leader.get(TASK_UTIME));
+        stime = stime.wrapping_add(leader.get(TASK_STIME));
+        runtime = runtime.wrapping_add(leader.get(TASK_RUNTIME));
+    }
+    // As `wait` takes it: <https://github.com/torvalds/linux/blob/v6.12/kernel/exit.c#L1163-L1164>
+    let status = if signal.get(SIGNAL_FLAGS) & SIGNAL_GROUP_EXIT != 0 {
+        signal.get(SIGNAL_GROUP_EXIT_CODE)
+    } else {
+        leader.get(TASK_EXIT_CODE)
+    };
+    // SAFETY: `record` is the caller's own memory.
+    unsafe {
+        task::write_info(&raw mut (*record).info, task)?;
+        (*record).status = status;
+        (*record).reserved = 0;
+        (*record).utime = utime;
+        (*record).stime = stime;
+        (*record).runtime = runtime;
+        (*record).maxrss = signal.get(SIGNAL_MAXRSS);
+    }
+    Some(())
+}
