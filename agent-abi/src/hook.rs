@@ -67,6 +67,27 @@ pub struct HookCounters {
 }
 
 impl HookCounters {
+    /// Numbers that one set of counters consists of.
+    pub const WORDS: usize = 4 + DropReason::ALL.len();
+
+    /// Counters from the numbers that they consist of, in the order of the fields.
+    #[must_use]
+    pub fn from_words(words: [u64; Self::WORDS]) -> Self {
+        let [seen, filtered, aggregated, submitted, dropped @ ..] = words;
+        Self { seen, filtered, aggregated, submitted, dropped }
+    }
+
+    /// Adds another CPU's counters to these.
+    pub fn add(&mut self, other: &Self) {
+        self.seen += other.seen;
+        self.filtered += other.filtered;
+        self.aggregated += other.aggregated;
+        self.submitted += other.submitted;
+        for (sum, n) in self.dropped.iter_mut().zip(other.dropped) {
+            *sum += n;
+        }
+    }
+
     /// Sum of the drops over all reasons.
     #[must_use]
     pub fn dropped_total(&self) -> u64 {
@@ -98,8 +119,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of [`HookCounters::dropped`].
-    pub const ALL: [Self; 5] =
-        [Self::RingFull, Self::TooBig, Self::ReadFault, Self::MapFull, Self::Nested];
+    pub const ALL: [Self; 5] = [Self::RingFull, Self::TooBig, Self::ReadFault, Self::MapFull, Self::Nested];
 
     /// Name as printed in status, loss events and metrics.
     #[must_use]

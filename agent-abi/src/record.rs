@@ -332,6 +332,8 @@ pub mod task_flags {
     pub const KERNEL_THREAD: u32 = 1;
     /// `no_new_privs` is set.
     pub const NO_NEW_PRIVS: u32 = 2;
+    /// The cgroup is of a version 1 hierarchy, which numbers its cgroups by itself.
+    pub const CGROUP_V1: u32 = 4;
 }
 
 /// What tried an exec or made a change of credentials.

@@ -14,7 +14,7 @@ use aya_ebpf::{
 use nightjar_abi::{
     fields::*,
     hook::{DropReason, Hook},
-    record::{Creds, Credentials, Kind, call},
+    record::{Credentials, Creds, Kind, call},
 };
 
 use crate::{
@@ -81,10 +81,12 @@ pub fn check<A: Access>(task: Ptr<Task, A>, call: u32) {
         return;
     };
     let Some(known) = TASK_CREDS.get_ptr_mut(task.address()) else {
-        // No room for it when it was born: what changed is not known, but the next change may be.
-        let now = Known::of(cred);
-        let _full_again = TASK_CREDS.insert(task.address(), now, 0);
-        count.dropped(DropReason::MapFull);
+        // Born before us and not in the snapshot yet, or there was no room: there is nothing to compare
+        // with, but the next look may have.
+        match TASK_CREDS.insert(task.address(), Known::of(cred), 0) {
+            Ok(()) => count.filtered(),
+            Err(_) => count.dropped(DropReason::MapFull),
+        }
         return;
     };
     // SAFETY: the map's own memory.
@@ -127,8 +129,12 @@ pub fn born(child: Ptr<Task, Typed>) {
             report(count, child, creds, call::CLONE);
         }
     }
-    // When there is no room the next look at this task counts it.
-    let _full = TASK_CREDS.insert(child.address(), now, 0);
+    if TASK_CREDS.insert(child.address(), now, 0).is_err()
+        && let Some(count) = Count::seen(Hook::Credentials)
+    {
+        // Its changes will not be seen until there is room.
+        count.dropped(DropReason::MapFull);
+    }
 }
 
 /// A task is gone.

@@ -48,8 +48,7 @@ fn returned(ctx: &TracePointContext, call: u32) {
     const RETURN_VALUE: usize = 16;
     let Some(count) = Count::seen(Hook::ExecFailed) else { return };
     // SAFETY: inside the record; the verifier holds it against its size.
-    let result =
-        unsafe { ctx.as_ptr().cast::<u8>().add(RETURN_VALUE).cast::<i64>().read_volatile() };
+    let result = unsafe { ctx.as_ptr().cast::<u8>().add(RETURN_VALUE).cast::<i64>().read_volatile() };
     if result >= 0 {
         count.filtered();
         return;

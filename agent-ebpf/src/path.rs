@@ -109,8 +109,7 @@ pub fn write_cgroup<A: crate::kernel::Access>(scratch: *mut Scratch, node: Ptr<K
         if len + 1 > start {
             break;
         }
-        start =
-            prepend::<{ CGROUP_END as u32 }>(buffer, start, buffer.wrapping_add(NAME) as u64, len);
+        start = prepend::<{ CGROUP_END as u32 }>(buffer, start, buffer.wrapping_add(NAME) as u64, len);
         node = parent;
     }
     finish::<{ CGROUP_END as u32 }>(buffer, start, flags)
@@ -147,4 +146,3 @@ pub fn bytes(scratch: *mut Scratch, path: &Path) -> *const u8 {
     // SAFETY: the start is bounded by the buffer.
     unsafe { (&raw const (*scratch).path).cast::<u8>().add(path.start as usize) }
 }
-

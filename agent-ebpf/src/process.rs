@@ -89,8 +89,8 @@ fn exec(ctx: &BtfTracePointContext, count: Count, scratch: *mut Scratch) -> Opti
     let cwd = tail.path(&cwd);
     let filename = tail.text::<{ PATH_MAX as u32 }>(binprm.follow(BINPRM_FILENAME)?.address());
     let interp = tail.text::<{ INTERP_MAX - 1 }>(binprm.follow(BINPRM_INTERP)?.address());
-    let cgroup_path = match task::cgroup(task).and_then(|cgroup| cgroup.follow(CGROUP_KERNFS)) {
-        Some(node) => tail.path(&path::write_cgroup(scratch, node)),
+    let cgroup_path = match task::cgroup(task) {
+        Some((node, _)) => tail.path(&path::write_cgroup(scratch, node)),
         None => tail.nothing(),
     };
     let args_size = mm.get(MM_ARG_END).wrapping_sub(mm.get(MM_ARG_START));

@@ -7,8 +7,9 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray, RingBuf, ring_buf::RingBufEntry},
 };
 use nightjar_abi::{
+    SCRATCH_LEVELS,
     hook::{DropReason, Hook, HookCounters},
-    SCRATCH_LEVELS, reader,
+    reader,
     record::{ABI_VERSION, ARGS_MAX, Exec, Header, Kind, PATHS_MAX},
 };
 
@@ -19,8 +20,7 @@ use crate::kernel::add;
 static CRITICAL: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 #[map]
-static COUNTERS: PerCpuArray<HookCounters> =
-    PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);
+static COUNTERS: PerCpuArray<HookCounters> = PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);
 
 /// What the reader of the ring does: [`nightjar_abi::reader`].
 #[map]
@@ -30,7 +30,6 @@ static READER: Array<u32> = Array::with_max_entries(1, 0);
 /// per-CPU map's values end at 32 KiB, and a program may be preempted by another on the same CPU.
 #[map]
 static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
-
 
 /// Room for a whole record; each part that is written is bounded by a mask, so that the highest place
 /// any of them can reach is known.

@@ -50,16 +50,8 @@ fn snapshot(scratch: *mut Scratch, task: Ptr<Task, Typed>) -> Option<u64> {
     // SAFETY (all of this block): `record` is our own memory.
     unsafe {
         task::write_info(&raw mut (*record).info, task)?;
-        (*record).file = FileInfo {
-            inode: 0,
-            fs_magic: 0,
-            device: 0,
-            links: 0,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            mount_flags: 0,
-        };
+        (*record).file =
+            FileInfo { inode: 0, fs_magic: 0, device: 0, links: 0, mode: 0, uid: 0, gid: 0, mount_flags: 0 };
         (*record).exe = nothing;
         (*record).cwd = nothing;
         (*record).cgroup_path = nothing;
@@ -73,7 +65,7 @@ fn snapshot(scratch: *mut Scratch, task: Ptr<Task, Typed>) -> Option<u64> {
             let cwd = path::write(scratch, fs.follow(FS_PWD_DENTRY)?, fs.follow(FS_PWD_MNT)?)?;
             (*record).cwd = append(scratch, &mut end, &cwd);
         }
-        if let Some(node) = task::cgroup(task).and_then(|cgroup| cgroup.follow(CGROUP_KERNFS)) {
+        if let Some((node, _)) = task::cgroup(task) {
             let cgroup = path::write_cgroup(scratch, node);
             (*record).cgroup_path = append(scratch, &mut end, &cgroup);
         }

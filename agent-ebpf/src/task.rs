@@ -25,8 +25,11 @@ pub fn write_info<A: Access>(info: *mut TaskInfo, task: Ptr<Task, A>) -> Option<
         (*info).parent = task_ref(task.follow(TASK_REAL_PARENT)?)?;
         write_creds(&raw mut (*info).creds, task.follow(TASK_CRED)?);
         write_namespaces(info, task);
-        (*info).cgroup_id =
-            cgroup(task).map_or(0, |cgroup| cgroup.follow(CGROUP_KERNFS).map_or(0, |k| k.get(KERNFS_ID)));
+        let (cgroup, is_v1) = match cgroup(task) {
+            Some((cgroup, is_v1)) => (cgroup.get(KERNFS_ID), is_v1),
+            None => (0, false),
+        };
+        (*info).cgroup_id = cgroup;
         (*info).loginuid = if has(TASK_LOGINUID) { task.get(TASK_LOGINUID) } else { UNSET };
         (*info).session = if has(TASK_SESSIONID) { task.get(TASK_SESSIONID) } else { UNSET };
 
@@ -36,6 +39,9 @@ pub fn write_info<A: Access>(info: *mut TaskInfo, task: Ptr<Task, A>) -> Option<
         }
         if task.get(TASK_ATOMIC_FLAGS) & NO_NEW_PRIVS != 0 {
             flags |= task_flags::NO_NEW_PRIVS;
+        }
+        if is_v1 {
+            flags |= task_flags::CGROUP_V1;
         }
         (*info).flags = flags;
 
@@ -89,24 +95,15 @@ pub fn write_creds<A: Access>(to: *mut Creds, cred: Ptr<Cred, A>) {
 /// Fills `info.namespaces` and `info.ns_pid`.
 #[inline(always)]
 unsafe fn write_namespaces<A: Access>(info: *mut TaskInfo, task: Ptr<Task, A>) {
-    let mut namespaces = Namespaces {
-        cgroup: 0,
-        ipc: 0,
-        mnt: 0,
-        net: 0,
-        pid: 0,
-        pid_for_children: 0,
-        time: 0,
-        uts: 0,
-    };
+    let mut namespaces =
+        Namespaces { cgroup: 0, ipc: 0, mnt: 0, net: 0, pid: 0, pid_for_children: 0, time: 0, uts: 0 };
     // A task that is ending has let go of them.
     if let Some(proxy) = task.follow(TASK_NSPROXY) {
         namespaces.cgroup = proxy.follow(NSPROXY_CGROUP).map_or(0, |ns| ns.get(CGROUP_INUM));
         namespaces.ipc = proxy.follow(NSPROXY_IPC).map_or(0, |ns| ns.get(IPC_INUM));
         namespaces.mnt = proxy.follow(NSPROXY_MNT).map_or(0, |ns| ns.get(MNT_INUM));
         namespaces.net = proxy.follow(NSPROXY_NET).map_or(0, |ns| ns.get(NET_INUM));
-        namespaces.pid_for_children =
-            proxy.follow(NSPROXY_PID_FOR_CHILDREN).map_or(0, |ns| ns.get(PID_INUM));
+        namespaces.pid_for_children = proxy.follow(NSPROXY_PID_FOR_CHILDREN).map_or(0, |ns| ns.get(PID_INUM));
         namespaces.time = proxy.follow(NSPROXY_TIME).map_or(0, |ns| ns.get(TIME_INUM));
         namespaces.uts = proxy.follow(NSPROXY_UTS).map_or(0, |ns| ns.get(UTS_INUM));
     }
@@ -114,9 +111,9 @@ unsafe fn write_namespaces<A: Access>(info: *mut TaskInfo, task: Ptr<Task, A>) {
     let mut ns_pid = 0;
     if let Some(pid) = task.follow(TASK_GROUP_LEADER).and_then(|leader| leader.follow(TASK_THREAD_PID)) {
         let innermost = u64::from(pid.get(PID_LEVEL)) * u64::from(number(UPID_SIZE));
-        let upid = pid
-            .embedded(PID_NUMBERS)
-            .and_then(|first| Ptr::<Upid, crate::kernel::Probed>::new((first.address() + innermost) as *const u8));
+        let upid = pid.embedded(PID_NUMBERS).and_then(|first| {
+            Ptr::<Upid, crate::kernel::Probed>::new((first.address() + innermost) as *const u8)
+        });
         if let Some(upid) = upid {
             ns_pid = upid.get(UPID_NR);
             namespaces.pid = upid.follow(UPID_NS).map_or(0, |ns| ns.get(PID_INUM));
@@ -129,20 +126,21 @@ unsafe fn write_namespaces<A: Access>(info: *mut TaskInfo, task: Ptr<Task, A>) {
     }
 }
 
-/// The cgroup that says most of where a task runs: that of a version 1 controller where such a hierarchy
-/// is in use and the task is not at its root (docker on a hybrid host), else that of version 2.
+/// The cgroup that says most of where a task runs, and whether it is of version 1: that of a version 1
+/// controller where such a hierarchy is in use and the task is not at its root (docker on a hybrid host),
+/// else that of version 2.
 #[inline(always)]
-pub fn cgroup<A: Access>(task: Ptr<Task, A>) -> Option<Ptr<Cgroup, A>> {
+pub fn cgroup<A: Access>(task: Ptr<Task, A>) -> Option<(Ptr<KernfsNode, A>, bool)> {
     let set = task.follow(TASK_CGROUPS)?;
     let default = set.follow(CSS_SET_DEFAULT)?;
-    let v1 = subsystem(set);
-    if let Some(v1) = v1 {
+    if let Some(v1) = subsystem(set) {
         let other_hierarchy = v1.follow(CGROUP_ROOT)?.address() != default.follow(CGROUP_ROOT)?.address();
-        if other_hierarchy && v1.follow(CGROUP_KERNFS)?.follow(KERNFS_PARENT).is_some() {
-            return Some(v1);
+        let node = v1.follow(CGROUP_KERNFS)?;
+        if other_hierarchy && node.follow(KERNFS_PARENT).is_some() {
+            return Some((node, true));
         }
     }
-    Some(default)
+    Some((default.follow(CGROUP_KERNFS)?, false))
 }
 
 #[inline(always)]

@@ -1,4 +1,12 @@
 //! Nightjar's agent: events go one way, from the kernel programs to an export.
+//!
+//! [`kernel`] drains records, [`decode`] makes them typed, [`process`] knows who is who, [`enrich`] adds
+//! names, [`pipeline`] makes events of it all, [`export`] writes them; [`cli`] puts the parts together.
 
+pub mod cli;
+pub mod decode;
 pub mod enrich;
+pub mod export;
 pub mod kernel;
+pub mod pipeline;
+pub mod process;

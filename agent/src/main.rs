@@ -1,2 +1,7 @@
 //! The `nightjar` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nightjar::cli::main()
+}

@@ -1,1 +1,19 @@
 //! The kernel side of the agent: field offsets, hook plan, load and attach, ring drain, counters.
+//!
+//! [`Kernel::load`] does all of it in order and hands out what the rest needs: a [`Ring`] to read
+//! records from, [`Counters`] to sample, and a snapshot of what ran before.
+
+pub mod btf;
+mod counters;
+pub mod fields;
+mod load;
+mod log;
+mod plan;
+mod ring;
+mod tracefs;
+
+pub use counters::{Counters, Sample};
+pub use load::{Kernel, KernelError, Options, Snapshot};
+pub use log::spawn as spawn_log;
+pub use plan::{Candidate, PLAN, Refusal, Sensor, SensorPlan, Serving, call_name};
+pub use ring::{Ring, RingError};

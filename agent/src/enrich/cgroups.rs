@@ -1,0 +1,61 @@
+//! Cgroups by number.
+//!
+//! Records of an exec carry the path of the cgroup, all records its number; the paths are kept so that
+//! the others have them too.
+
+use std::{num::NonZeroUsize, sync::Arc};
+
+use lru::LruCache;
+use nightjar_abi::record::{TaskInfo, task_flags};
+
+use super::container::{ContainerId, identify};
+use crate::decode::Text;
+
+/// Cgroups that are remembered: more than a node has at a time.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+
+/// A cgroup and what its path tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupFacts {
+    /// From the root of its hierarchy.
+    pub path: String,
+    /// The beginning of the path is missing.
+    pub truncated: bool,
+    /// The container that it belongs to.
+    pub container: Option<ContainerId>,
+}
+
+/// Cgroups that were seen, the longest unused of which is forgotten first.
+pub struct Cgroups {
+    known: LruCache<(u64, bool), Arc<CgroupFacts>>,
+}
+
+impl Default for Cgroups {
+    fn default() -> Self {
+        Self { known: LruCache::new(REMEMBERED) }
+    }
+}
+
+impl Cgroups {
+    /// A record tells the path of a task's cgroup.
+    pub fn learn(&mut self, info: &TaskInfo, path: &Text<'_>) {
+        let text = nightjar_proto::text::from_bytes(path.bytes);
+        let known = self.known.get(&key(info));
+        if path.unreadable || known.is_some_and(|known| known.path == text) {
+            return;
+        }
+        let container = identify(&text);
+        let facts = CgroupFacts { path: text, truncated: path.truncated, container };
+        self.known.put(key(info), Arc::new(facts));
+    }
+
+    /// What is known of a task's cgroup.
+    pub fn of(&mut self, info: &TaskInfo) -> Option<Arc<CgroupFacts>> {
+        self.known.get(&key(info)).map(Arc::clone)
+    }
+}
+
+/// Version 1 hierarchies number their cgroups by themselves.
+fn key(info: &TaskInfo) -> (u64, bool) {
+    (info.cgroup_id, info.flags & task_flags::CGROUP_V1 != 0)
+}

@@ -1,0 +1,389 @@
+//! From an object file to attached programs.
+
+use std::{fs, io, os::fd::AsFd, path::Path};
+
+use aya::{
+    Btf, BtfError, Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
+    maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf},
+    programs::{Program, ProgramError, ProgramType, links::LinkError},
+    sys::{BpfHelper, is_helper_supported},
+};
+use nightjar_abi::{SCRATCH_LEVELS, fields, hook::Hook};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tracing::{debug, info, warn};
+
+use super::{
+    btf::{self, BtfError as FieldsBtfError},
+    counters::Counters,
+    fields::{ResolveError, resolve},
+    plan::{self, HookKind, Probes, SensorPlan, Serving},
+    ring::Ring,
+    tracefs,
+};
+
+/// Built once, by `agent/build.rs`.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nightjar-ebpf"));
+
+/// What of the kernel side can be chosen.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bytes of the critical lane's ring buffer: a power of two and a multiple of the page size.
+    pub ring_bytes: u32,
+    /// Most tasks whose credentials are kept.
+    pub tasks: u32,
+    /// Lines of the kernel programs that are carried into the log: 0 none, 1 errors, to 5 traces.
+    pub log_level: u8,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        // A record of 1 KiB, 10,000 times a second, for 0.4 s; the pages are mapped twice and count twice
+        // as resident. Tasks: the default `pid_max` of small machines; 136 bytes each.
+        Self { ring_bytes: 4 << 20, tasks: 32768, log_level: 0 }
+    }
+}
+
+/// Why the kernel side could not be set up. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// No BTF of the running kernel.
+    #[error(
+        "cannot read the kernel's type information; Nightjar needs a kernel built with CONFIG_DEBUG_INFO_BTF"
+    )]
+    FieldsBtf(#[from] FieldsBtfError),
+    /// The loader's own view of BTF.
+    #[error("cannot read the kernel's type information")]
+    Btf(#[from] BtfError),
+    /// A field is not as we need it.
+    #[error(transparent)]
+    Fields(#[from] ResolveError),
+    /// The ring's size cannot be.
+    #[error("ring buffer size {0} bytes is not a power of two of at least one page (4096); use {1}")]
+    RingSize(u32, u32),
+    /// The number of CPUs is not known.
+    #[error("cannot tell how many CPUs there may be from {0}")]
+    Cpus(&'static str, #[source] io::Error),
+    /// Maps could not be made or the object not be relocated.
+    #[error("cannot create the kernel programs' maps; this needs root, or CAP_BPF and CAP_PERFMON")]
+    Load(#[source] Box<EbpfError>),
+    /// The kernel did not take a program.
+    #[error("the kernel refused the program {program} for {event}")]
+    Program {
+        /// Name of the program.
+        program: &'static str,
+        /// Kind of event that needs it.
+        event: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// A sensor that the agent cannot do without has no hook.
+    #[error("{event} cannot be served: {reason}")]
+    NoHook {
+        /// Kind of event.
+        event: &'static str,
+        /// What the host said to each candidate.
+        reason: String,
+    },
+    /// tracefs can be neither found nor mounted.
+    #[error("cannot read tracefs")]
+    Tracefs(#[source] io::Error),
+    /// A map is not as the object should have it.
+    #[error("map {0} is not usable")]
+    Map(&'static str, #[source] MapError),
+    /// The object lacks something: a build that is not whole.
+    #[error("the kernel object has no {0}; build with `cargo xtask build`")]
+    Object(&'static str),
+    /// Programs could not be made readable.
+    #[error("cannot run the task iterator")]
+    Iterator(#[source] LinkError),
+    /// The task iterator failed half-way.
+    #[error("cannot read the task iterator")]
+    Snapshot(#[source] io::Error),
+}
+
+/// What ran before the agent.
+#[derive(Debug)]
+pub enum Snapshot {
+    /// Records of the task iterator, one after another.
+    Records(Vec<u8>),
+    /// The iterator is refused: look in `/proc`.
+    Procfs,
+}
+
+/// Loaded and attached programs. They are detached when this is dropped, or the process ends in any
+/// way.
+pub struct Kernel {
+    ebpf: Ebpf,
+    serving: Vec<Serving>,
+}
+
+impl Kernel {
+    /// Loads and attaches what the sensors need that are `wanted`, and those that the process table
+    /// needs.
+    ///
+    /// # Errors
+    /// When the kernel lacks what no sensor can do without.
+    pub fn load(options: &Options, wanted: impl Fn(&SensorPlan) -> bool + Sync) -> Result<Self, KernelError> {
+        check_ring_size(options.ring_bytes)?;
+        raise_memlock();
+
+        let offsets = resolve(&btf::Btf::from_kernel()?, fields::TABLE, &kernel_release())?;
+        for field in offsets.missing() {
+            debug!("this kernel has no {field}");
+        }
+        let btf = Btf::from_sys_fs()?;
+        let cpus = aya::util::nr_cpus().map_err(|(file, error)| KernelError::Cpus(file, error))?;
+        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+        let tracks_credentials = plan::PLAN
+            .iter()
+            .any(|row| row.sensor == plan::Sensor::Credentials && (row.required || wanted(row)));
+        let helper = is_helper_supported(ProgramType::TracePoint, BpfHelper::BPF_FUNC_task_pt_regs);
+
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .override_global("FIELD_OFFSETS", offsets.values(), true)
+            .override_global("HAVE_TASK_PT_REGS", &u8::from(helper.unwrap_or(false)), true)
+            .override_global("TRACK_CREDENTIALS", &u8::from(tracks_credentials), true)
+            .override_global(aya_log::LEVEL, &options.log_level, true)
+            .map_max_entries("CRITICAL", options.ring_bytes)
+            .map_max_entries("SCRATCH", cpus.saturating_mul(SCRATCH_LEVELS))
+            .map_max_entries("TASK_CREDS", if tracks_credentials { options.tasks } else { 1 })
+            .load(OBJECT)
+            .map_err(|error| KernelError::Load(Box::new(error)))?;
+
+        let serving = tracefs::with(|| {
+            let probes = probe(&mut ebpf, &btf);
+            let serving = plan::choose(&wanted, &probes);
+            attach(&mut ebpf, &btf, &serving)?;
+            Ok::<_, KernelError>(serving)
+        });
+        let serving = match serving {
+            Ok(serving) => serving?,
+            Err(error) => return Err(KernelError::Tracefs(error)),
+        };
+        Ok(Self { ebpf, serving })
+    }
+
+    /// Which hook serves which sensor.
+    #[must_use]
+    pub fn serving(&self) -> &[Serving] {
+        &self.serving
+    }
+
+    /// The reader's end of the critical lane. There is one.
+    ///
+    /// # Errors
+    /// When it was taken before.
+    pub fn take_ring(&mut self) -> Result<Ring, KernelError> {
+        let ring = RingBuf::try_from(self.take_map("CRITICAL")?)
+            .map_err(|error| KernelError::Map("CRITICAL", error))?;
+        let state: Array<MapData, u32> =
+            Array::try_from(self.take_map("READER")?).map_err(|error| KernelError::Map("READER", error))?;
+        Ok(Ring::new(ring, state))
+    }
+
+    /// The counters. There is one reader.
+    ///
+    /// # Errors
+    /// When it was taken before.
+    pub fn take_counters(&mut self) -> Result<Counters, KernelError> {
+        let map = PerCpuArray::try_from(self.take_map("COUNTERS")?)
+            .map_err(|error| KernelError::Map("COUNTERS", error))?;
+        let hooks = [
+            ("process_exec", Hook::Exec),
+            ("process_fork", Hook::Fork),
+            ("process_exit", Hook::Exit),
+            ("execve_exit", Hook::ExecFailed),
+            ("execveat_exit", Hook::ExecFailed),
+            ("creds_syscall", Hook::Credentials),
+        ];
+        let mut programs = Vec::new();
+        for (name, hook) in hooks {
+            let fd = self.ebpf.program(name).and_then(|program| program.fd().ok());
+            if let Some(fd) = fd.and_then(|fd| fd.as_fd().try_clone_to_owned().ok()) {
+                programs.push((hook, fd));
+            }
+        }
+        Ok(Counters::new(map, programs))
+    }
+
+    /// Reads what ran before the programs were attached. To be called after [`Kernel::load`], so that
+    /// nothing falls in between; what falls into both is the same process by its identity.
+    ///
+    /// # Errors
+    /// When the iterator, once attached, fails.
+    pub fn snapshot(&mut self) -> Result<Snapshot, KernelError> {
+        let iterates = self.serving.iter().any(|row| {
+            row.plan.sensor == plan::Sensor::Snapshot
+                && row.candidate.is_some_and(|candidate| candidate.kind == HookKind::TaskIterator)
+        });
+        if !iterates {
+            return Ok(Snapshot::Procfs);
+        }
+        let Some(Program::Iter(program)) = self.ebpf.program_mut("snapshot_tasks") else {
+            return Err(KernelError::Object("program snapshot_tasks"));
+        };
+        let refused = |source: ProgramError| KernelError::Program {
+            program: "snapshot_tasks",
+            event: "snapshot",
+            source: Box::new(source),
+        };
+        let link = program.attach().map_err(refused)?;
+        let link = program.take_link(link).map_err(refused)?;
+        let mut file = link.into_file().map_err(KernelError::Iterator)?;
+        let mut records = Vec::new();
+        io::copy(&mut file, &mut records).map_err(KernelError::Snapshot)?;
+        program.unload().map_err(refused)?;
+        Ok(Snapshot::Records(records))
+    }
+
+    /// The loaded object, for its log.
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    fn take_map(&mut self, name: &'static str) -> Result<Map, KernelError> {
+        self.ebpf.take_map(name).ok_or(KernelError::Object(name))
+    }
+}
+
+/// Loads and attaches a tiny program of each kind that hooks need.
+fn probe(ebpf: &mut Ebpf, btf: &Btf) -> Probes {
+    let mut probes = Probes::new();
+    for kind in HookKind::PROBED {
+        let (name, point) = match kind {
+            HookKind::BtfTracepoint => ("probe_tp_btf", "sched_process_exit"),
+            HookKind::SyscallTracepoint => ("probe_syscall", "sys_exit_execve"),
+            HookKind::TaskIterator => ("probe_iter", "task"),
+            HookKind::Passing | HookKind::Procfs => continue,
+        };
+        let answer = match ebpf.program_mut(name) {
+            Some(program) => load_program(program, btf, point)
+                .and_then(|()| attach_program(program, point))
+                .and_then(|()| unload_program(program))
+                .map_err(|error| explain(&error)),
+            None => Err(format!("the object has no program {name}")),
+        };
+        match &answer {
+            Ok(()) => debug!("the host takes a {kind}"),
+            Err(reason) => info!("the host refuses a {kind}: {reason}"),
+        }
+        probes.insert(kind, answer);
+    }
+    probes
+}
+
+fn attach(ebpf: &mut Ebpf, btf: &Btf, serving: &[Serving]) -> Result<(), KernelError> {
+    for row in serving {
+        let Some(candidate) = row.candidate else {
+            let reason = row.refused.iter().map(|r| format!("{}: {}", r.kind, r.reason)).collect::<Vec<_>>();
+            let reason = reason.join("; ");
+            if row.plan.required {
+                return Err(KernelError::NoHook { event: row.plan.event, reason });
+            }
+            warn!("{} is not watched: {reason}", row.plan.event);
+            continue;
+        };
+        for refusal in &row.refused {
+            warn!(
+                "{} is served by {} ({}), as {} is refused: {}",
+                row.plan.event, candidate.kind, candidate.worth, refusal.kind, refusal.reason
+            );
+        }
+        for (name, points) in candidate.programs {
+            let program = ebpf.program_mut(name).ok_or(KernelError::Object(name))?;
+            let refused = |source| KernelError::Program {
+                program: name,
+                event: row.plan.event,
+                source: Box::new(source),
+            };
+            load_program(program, btf, points[0]).map_err(refused)?;
+            if candidate.kind == HookKind::TaskIterator {
+                continue;
+            }
+            for point in *points {
+                attach_program(program, point).map_err(refused)?;
+            }
+            debug!("{} is attached for {}", name, row.plan.event);
+        }
+    }
+    Ok(())
+}
+
+fn load_program(program: &mut Program, btf: &Btf, point: &str) -> Result<(), ProgramError> {
+    match program {
+        Program::BtfTracePoint(program) => program.load(point, btf),
+        Program::TracePoint(program) => program.load(),
+        Program::Iter(program) => program.load(point, btf),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn attach_program(program: &mut Program, point: &str) -> Result<(), ProgramError> {
+    match program {
+        Program::BtfTracePoint(program) => program.attach().map(|_link| ()),
+        Program::TracePoint(program) => program.attach("syscalls", point).map(|_link| ()),
+        Program::Iter(program) => program.attach().map(|_link| ()),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn unload_program(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::BtfTracePoint(program) => program.unload(),
+        Program::TracePoint(program) => program.unload(),
+        Program::Iter(program) => program.unload(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// The innermost cause, which is what the kernel said.
+fn explain(error: &ProgramError) -> String {
+    let mut text = error.to_string();
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = error.to_string();
+        cause = error.source();
+    }
+    text
+}
+
+fn check_ring_size(bytes: u32) -> Result<(), KernelError> {
+    const PAGE: u32 = 4096;
+    if bytes >= PAGE && bytes.is_power_of_two() {
+        return Ok(());
+    }
+    Err(KernelError::RingSize(bytes, bytes.max(PAGE).checked_next_power_of_two().unwrap_or(1 << 31)))
+}
+
+/// Before 5.11 maps count against this limit. Where it may not be raised, as in many containers, newer
+/// kernels do not care and older ones say so when a map is made.
+fn raise_memlock() {
+    let unlimited = Rlimit { current: None, maximum: None };
+    if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
+        debug!(
+            "the limit of locked memory stays as it is ({error}); kernels since 5.11 do not need it raised"
+        );
+    }
+}
+
+fn kernel_release() -> String {
+    let file = Path::new("/proc/sys/kernel/osrelease");
+    fs::read_to_string(file).map_or_else(|_| "unknown".to_owned(), |release| release.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_size_that_cannot_be_is_refused_with_the_next_that_can() {
+        assert_eq!(
+            check_ring_size(3 << 20).unwrap_err().to_string(),
+            "ring buffer size 3145728 bytes is not a power of two of at least one page (4096); use 4194304"
+        );
+        assert!(check_ring_size(1000).unwrap_err().to_string().ends_with("use 4096"));
+        assert!(check_ring_size(4096).is_ok());
+    }
+}

@@ -1,0 +1,74 @@
+//! The reader's end of a ring buffer.
+//!
+//! Records do not wake the reader while it is busy: it empties the ring, naps, and comes again. When
+//! nothing came for a few naps it goes to sleep and tells so in the map `READER`, and the next record
+//! wakes it. A busy host pays no wake-ups, an idle one none either, and an event on a quiet host is read
+//! at once.
+
+use std::{io, time::Duration};
+
+use aya::maps::{Array, MapData, MapError, RingBuf};
+use nightjar_abi::reader;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+
+/// Between two looks while records come. The default ring holds what a machine makes in many of these.
+const NAP: Duration = Duration::from_millis(10);
+/// Naps without a record before going to sleep.
+const NAPS_BEFORE_SLEEP: u32 = 5;
+
+/// Why the ring could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// The kernel did not take the reader's state.
+    #[error("cannot tell the kernel programs whether to wake the reader")]
+    State(#[source] MapError),
+    /// Waiting failed.
+    #[error("cannot wait for the ring buffer")]
+    Wait(#[source] io::Error),
+}
+
+/// A ring buffer and the state of its reader.
+pub struct Ring {
+    ring: RingBuf<MapData>,
+    state: Array<MapData, u32>,
+    empty_looks: u32,
+}
+
+impl Ring {
+    pub(super) fn new(ring: RingBuf<MapData>, state: Array<MapData, u32>) -> Self {
+        Self { ring, state, empty_looks: 0 }
+    }
+
+    /// Hands every record that is there to `take`, oldest first; gives their number.
+    pub fn drain(&mut self, mut take: impl FnMut(&[u8])) -> u64 {
+        let mut records = 0;
+        while let Some(record) = self.ring.next() {
+            take(&record);
+            records += 1;
+        }
+        self.empty_looks = if records > 0 { 0 } else { self.empty_looks.saturating_add(1) };
+        records
+    }
+
+    /// Waits until it is worth looking again: a nap, or until a record comes or `longest` is over.
+    ///
+    /// # Errors
+    /// When the kernel refuses what a running agent may always do; there is no going on then.
+    pub fn wait(&mut self, longest: Duration) -> Result<(), RingError> {
+        if self.empty_looks < NAPS_BEFORE_SLEEP {
+            std::thread::sleep(NAP.min(longest));
+            return Ok(());
+        }
+        self.state.set(0, reader::SLEEPS, 0).map_err(RingError::State)?;
+        // A record that came before the line above did not wake us, but poll looks for it.
+        let timeout = Timespec::try_from(longest).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+        match poll(&mut [PollFd::new(&self.ring, PollFlags::IN)], Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(RingError::Wait(error.into())),
+        }
+        self.state.set(0, reader::AWAKE, 0).map_err(RingError::State)
+    }
+}
