@@ -70,11 +70,17 @@ impl CapabilityNames {
         Self { all: u64::MAX >> (63 - last.min(63)) }
     }
 
-    /// Names of a set; the one word `all` for all.
+    /// Names of a set: `all` for all, followed by `-name` for each of a few that are missing.
     #[must_use]
     pub fn of(&self, set: u64) -> Vec<String> {
-        let set = set & self.all;
-        if set == self.all { vec!["all".to_owned()] } else { Self::list(set) }
+        /// Root in a container or sandbox often lacks one or two.
+        const FEW: u32 = 8;
+        let missing = self.all & !set;
+        if missing.count_ones() > FEW {
+            return Self::list(set & self.all);
+        }
+        let missing = Self::list(missing).into_iter().map(|name| format!("-{name}"));
+        std::iter::once("all".to_owned()).chain(missing).collect()
     }
 
     /// Names of those in `set` that are not in `without`.
@@ -184,6 +190,7 @@ mod tests {
         assert_eq!(names.of(u64::MAX), ["all"]);
         assert_eq!(names.of(0), Vec::<String>::new());
         assert_eq!(names.of(1 << 21 | 1), ["chown", "sys_admin"]);
+        assert_eq!(names.of((1 << 41) - 2), ["all", "-chown"]);
     }
 
     #[test]
