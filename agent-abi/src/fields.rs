@@ -326,6 +326,6 @@ kernel_fields! {
     REGISTERS_ARG2: Registers => u64 = ["pt_regs.si"], required;
     REGISTERS_ARG3: Registers => u64 = ["pt_regs.dx"], required;
 
-    /// Three (context, task, group_dead) where the kernel itself says which exit is the last.
+    /// Three (context, task, `group_dead`) where the kernel itself says which exit is the last.
     EXIT_ARGS: () => Number = ["args(btf_trace_sched_process_exit)"], required;
 }

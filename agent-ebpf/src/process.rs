@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
-use aya_log_ebpf::debug;
+use aya_log_ebpf::{debug, trace};
 use nightjar_abi::{
     fields::*,
     hook::{DropReason, Hook},
@@ -93,6 +93,13 @@ fn exec(ctx: &BtfTracePointContext, count: Count, scratch: *mut Scratch) -> Opti
         Some((node, _)) => tail.path(&path::write_cgroup(scratch, node)),
         None => tail.nothing(),
     };
+    if exe.flags & span_flags::TRUNCATED != 0 {
+        debug!(
+            ctx,
+            "the path that process {} runs is longer than the record has room for",
+            task.get(TASK_TGID)
+        );
+    }
     let args_size = mm.get(MM_ARG_END).wrapping_sub(mm.get(MM_ARG_START));
     let args = tail.user(mm.get(MM_ARG_START), args_size);
     if args.flags & span_flags::FAULT != 0 {
@@ -100,6 +107,7 @@ fn exec(ctx: &BtfTracePointContext, count: Count, scratch: *mut Scratch) -> Opti
     }
 
     let len = size_of::<Exec>() as u64 + tail.len;
+    trace!(ctx, "exec by process {}, record of {} bytes", task.get(TASK_TGID), len);
     // SAFETY: as above.
     unsafe {
         (*record).exe = exe;
@@ -249,6 +257,7 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
         credentials::forget(task);
     }
     if is_last(&ctx, task) {
+        trace!(&ctx, "end of process {}", task.get(TASK_TGID));
         exit(count, task);
     } else {
         count.filtered();

@@ -19,7 +19,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Say more on standard error; twice for all. RUST_LOG has the last word
+    /// Say more on standard error; twice for all
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 }
@@ -66,7 +66,7 @@ enum KernelLog {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    log_to_stderr(cli.verbose);
+    log_to_stderr(cli.verbose, cli.command.kernel_log());
     let result = match &cli.command {
         Command::Run(arguments) => run::run(arguments),
         Command::Tail(arguments) => tail::tail(arguments),
@@ -89,19 +89,44 @@ fn complain(error: &anyhow::Error) {
     }
 }
 
-fn log_to_stderr(verbose: u8) {
+fn log_to_stderr(verbose: u8, kernel_log: Option<KernelLog>) {
     let level = match verbose {
         0 => "warn",
         1 => "info",
         _ => "debug",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // What the kernel programs say was asked for by its own option.
+    let kernel_level = kernel_log.map_or("off", KernelLog::name);
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("{level},nightjar_ebpf={kernel_level}")));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+}
+
+impl Command {
+    fn kernel_log(&self) -> Option<KernelLog> {
+        match self {
+            Self::Run(run::Arguments { watch, .. }) | Self::Tail(tail::Arguments { watch, .. }) => {
+                watch.kernel_log
+            }
+        }
+    }
+}
+
+impl KernelLog {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
 }
 
 impl Watch {
@@ -148,7 +173,7 @@ mod tests {
     fn times_have_units() {
         assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
-        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        assert_eq!(duration("2h"), Ok(Duration::from_hours(2)));
         for wrong in ["", "s", "1d", "-1s", "1.5s", "99999999999999999999s", "99999999999999999h"] {
             assert!(duration(wrong).unwrap_err().contains("as in 500ms"), "{wrong}");
         }

@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     json: PathBuf,
 
     #[command(flatten)]
-    watch: Watch,
+    pub(super) watch: Watch,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {

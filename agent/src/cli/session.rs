@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use nightjar_abi::hook::Hook;
 use nightjar_proto::v1::Event;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -68,7 +69,12 @@ impl Session {
         let kinds = watch.kinds();
         let pipeline =
             Pipeline::new(kinds.clone(), Bounds::default()).context("cannot identify this boot")?;
-        let mut kernel = Kernel::load(&watch.kernel_options(), |sensor| kinds.include(sensor.event))?;
+        let mut kernel = Kernel::load(&watch.kernel_options(), |sensor| kinds.include(sensor.sensor.name()))?;
+        for serving in kernel.serving() {
+            if let Some(candidate) = serving.candidate {
+                info!("{} is served by {}: {}", serving.plan.sensor, candidate.kind, candidate.worth);
+            }
+        }
         let (ring, counters) = (kernel.take_ring()?, kernel.take_counters()?);
         let carries_log = watch.kernel_log.is_some();
         let mut session = Self { kernel, ring, counters, pipeline, duration: watch.duration, carries_log };
@@ -203,6 +209,9 @@ impl Drain {
             return Err(Stopped::Write(error));
         }
         let stats = self.pipeline.stats();
+        for hook in Hook::ALL.iter().filter(|hook| !told.hook(**hook).balances()) {
+            error!("the counters of {} do not add up: {:?}; this is a defect", hook.name(), told.hook(*hook));
+        }
         if stats.received != told.submitted() {
             error!(
                 "{} records were sent but {} received: this is a defect",

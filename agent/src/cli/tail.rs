@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     number: Option<u64>,
 
     #[command(flatten)]
-    watch: Watch,
+    pub(super) watch: Watch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

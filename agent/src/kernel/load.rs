@@ -67,21 +67,21 @@ pub enum KernelError {
     #[error("cannot create the kernel programs' maps; this needs root, or CAP_BPF and CAP_PERFMON")]
     Load(#[source] Box<EbpfError>),
     /// The kernel did not take a program.
-    #[error("the kernel refused the program {program} for {event}")]
+    #[error("the kernel refused the program {program} for {sensor}")]
     Program {
         /// Name of the program.
         program: &'static str,
-        /// Kind of event that needs it.
-        event: &'static str,
+        /// What needs it.
+        sensor: plan::Sensor,
         /// What the kernel said.
         #[source]
         source: Box<ProgramError>,
     },
     /// A sensor that the agent cannot do without has no hook.
-    #[error("{event} cannot be served: {reason}")]
+    #[error("{sensor} cannot be served: {reason}")]
     NoHook {
-        /// Kind of event.
-        event: &'static str,
+        /// What has none.
+        sensor: plan::Sensor,
         /// What the host said to each candidate.
         reason: String,
     },
@@ -162,6 +162,8 @@ impl Kernel {
             Ok(serving) => serving?,
             Err(error) => return Err(KernelError::Tracefs(error)),
         };
+        drop(btf);
+        give_back_memory();
         Ok(Self { ebpf, serving })
     }
 
@@ -226,7 +228,7 @@ impl Kernel {
         };
         let refused = |source: ProgramError| KernelError::Program {
             program: "snapshot_tasks",
-            event: "snapshot",
+            sensor: plan::Sensor::Snapshot,
             source: Box::new(source),
         };
         let link = program.attach().map_err(refused)?;
@@ -280,22 +282,22 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, serving: &[Serving]) -> Result<(), KernelE
             let reason = row.refused.iter().map(|r| format!("{}: {}", r.kind, r.reason)).collect::<Vec<_>>();
             let reason = reason.join("; ");
             if row.plan.required {
-                return Err(KernelError::NoHook { event: row.plan.event, reason });
+                return Err(KernelError::NoHook { sensor: row.plan.sensor, reason });
             }
-            warn!("{} is not watched: {reason}", row.plan.event);
+            warn!("{} is not watched: {reason}", row.plan.sensor);
             continue;
         };
         for refusal in &row.refused {
             warn!(
                 "{} is served by {} ({}), as {} is refused: {}",
-                row.plan.event, candidate.kind, candidate.worth, refusal.kind, refusal.reason
+                row.plan.sensor, candidate.kind, candidate.worth, refusal.kind, refusal.reason
             );
         }
         for (name, points) in candidate.programs {
             let program = ebpf.program_mut(name).ok_or(KernelError::Object(name))?;
             let refused = |source| KernelError::Program {
                 program: name,
-                event: row.plan.event,
+                sensor: row.plan.sensor,
                 source: Box::new(source),
             };
             load_program(program, btf, points[0]).map_err(refused)?;
@@ -305,7 +307,7 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, serving: &[Serving]) -> Result<(), KernelE
             for point in *points {
                 attach_program(program, point).map_err(refused)?;
             }
-            debug!("{} is attached for {}", name, row.plan.event);
+            debug!("{} is attached for {}", name, row.plan.sensor);
         }
     }
     Ok(())
@@ -347,6 +349,17 @@ fn explain(error: &ProgramError) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Start-up takes some 20 MiB for the kernel's type information, all that follows 2. The allocator keeps
+/// what was freed unless it is asked.
+#[allow(unsafe_code, reason = "the C library offers it in no other way")]
+fn give_back_memory() {
+    // SAFETY: no preconditions; it only touches memory that is free.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 fn check_ring_size(bytes: u32) -> Result<(), KernelError> {

@@ -57,8 +57,6 @@ pub struct Candidate {
 pub struct SensorPlan {
     /// The question.
     pub sensor: Sensor,
-    /// Event kind that it gives.
-    pub event: &'static str,
     /// Whether the process table cannot do without it: then it is attached whatever is asked for.
     pub required: bool,
     /// The best first.
@@ -69,7 +67,6 @@ pub struct SensorPlan {
 pub const PLAN: &[SensorPlan] = &[
     SensorPlan {
         sensor: Sensor::Exec,
-        event: "process.exec",
         required: true,
         candidates: &[Candidate {
             kind: HookKind::BtfTracepoint,
@@ -79,7 +76,6 @@ pub const PLAN: &[SensorPlan] = &[
     },
     SensorPlan {
         sensor: Sensor::Fork,
-        event: "process.fork",
         required: true,
         candidates: &[Candidate {
             kind: HookKind::BtfTracepoint,
@@ -89,7 +85,6 @@ pub const PLAN: &[SensorPlan] = &[
     },
     SensorPlan {
         sensor: Sensor::Exit,
-        event: "process.exit",
         required: true,
         candidates: &[Candidate {
             kind: HookKind::BtfTracepoint,
@@ -99,7 +94,6 @@ pub const PLAN: &[SensorPlan] = &[
     },
     SensorPlan {
         sensor: Sensor::ExecFailed,
-        event: "process.exec_failed",
         required: false,
         candidates: &[Candidate {
             kind: HookKind::SyscallTracepoint,
@@ -109,7 +103,6 @@ pub const PLAN: &[SensorPlan] = &[
     },
     SensorPlan {
         sensor: Sensor::Credentials,
-        event: "process.credentials",
         required: false,
         candidates: &[
             Candidate {
@@ -143,7 +136,6 @@ pub const PLAN: &[SensorPlan] = &[
     },
     SensorPlan {
         sensor: Sensor::Snapshot,
-        event: "",
         required: true,
         candidates: &[
             Candidate {
@@ -230,6 +222,29 @@ pub fn call_name(number: u32) -> Option<&'static str> {
             let number = i64::from(number.checked_sub(call::SYSCALL)?);
             NAMES.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
         }
+    }
+}
+
+// === impl Sensor ===
+
+impl Sensor {
+    /// Kind of the events that it gives, `snapshot` for the one that gives none.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exec => "process.exec",
+            Self::Fork => "process.fork",
+            Self::Exit => "process.exit",
+            Self::ExecFailed => "process.exec_failed",
+            Self::Credentials => "process.credentials",
+            Self::Snapshot => "snapshot",
+        }
+    }
+}
+
+impl fmt::Display for Sensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -32,25 +32,25 @@ pub enum RingError {
 
 /// A ring buffer and the state of its reader.
 pub struct Ring {
-    ring: RingBuf<MapData>,
+    records: RingBuf<MapData>,
     state: Array<MapData, u32>,
     empty_looks: u32,
 }
 
 impl Ring {
-    pub(super) fn new(ring: RingBuf<MapData>, state: Array<MapData, u32>) -> Self {
-        Self { ring, state, empty_looks: 0 }
+    pub(super) fn new(records: RingBuf<MapData>, state: Array<MapData, u32>) -> Self {
+        Self { records, state, empty_looks: 0 }
     }
 
     /// Hands every record that is there to `take`, oldest first; gives their number.
     pub fn drain(&mut self, mut take: impl FnMut(&[u8])) -> u64 {
-        let mut records = 0;
-        while let Some(record) = self.ring.next() {
+        let mut taken = 0;
+        while let Some(record) = self.records.next() {
             take(&record);
-            records += 1;
+            taken += 1;
         }
-        self.empty_looks = if records > 0 { 0 } else { self.empty_looks.saturating_add(1) };
-        records
+        self.empty_looks = if taken > 0 { 0 } else { self.empty_looks.saturating_add(1) };
+        taken
     }
 
     /// Waits until it is worth looking again: a nap, or until a record comes or `longest` is over.
@@ -65,7 +65,7 @@ impl Ring {
         self.state.set(0, reader::SLEEPS, 0).map_err(RingError::State)?;
         // A record that came before the line above did not wake us, but poll looks for it.
         let timeout = Timespec::try_from(longest).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-        match poll(&mut [PollFd::new(&self.ring, PollFlags::IN)], Some(&timeout)) {
+        match poll(&mut [PollFd::new(&self.records, PollFlags::IN)], Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(RingError::Wait(error.into())),
         }

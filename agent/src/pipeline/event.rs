@@ -118,7 +118,7 @@ impl Context<'_> {
         }
     }
 
-    pub(super) fn exec(&self, record: &ExecRecord<'_>) -> v1::Exec {
+    pub(super) fn exec(record: &ExecRecord<'_>) -> v1::Exec {
         let Exec { info, before, file, .. } = &record.body;
         let (after, mut gained) = (&info.creds, Vec::new());
         if after.euid != before.euid && file.mode & S_ISUID != 0 {

@@ -206,7 +206,7 @@ impl Pipeline {
                 let (info, now) = (&record.body.info, record.body.header.time);
                 self.cgroups.learn(info, &record.cgroup_path);
                 let known = self.table.exec(info, event::image(record), now).clone();
-                self.make("process.exec", now, info, &known, |context| Body::Exec(context.exec(record)))
+                self.make("process.exec", now, info, &known, |_| Body::Exec(Context::exec(record)))
             }
             Record::ExecFailed(record, filename) => {
                 let (info, now) = (&record.info, record.header.time);
