@@ -65,7 +65,7 @@ enum Colour {
 
 /// Appends the line of an event, its end included.
 pub fn line(event: &Event, style: Style, to: &mut String) {
-    let mut line = Line { text: String::new(), columns: 0, style };
+    let mut line = Line::default();
     line.part(&time(event), Some(Colour::Grey));
     line.text("  ");
     let (word, colour) = what(event);
@@ -85,8 +85,7 @@ pub fn line(event: &Event, style: Style, to: &mut String) {
         }
         _ => {}
     }
-    to.push_str(&line.text);
-    to.push('\n');
+    line.write(style, to);
 }
 
 fn about_process(line: &mut Line, process: &Process, event: &Event, body: &Body) {
@@ -177,9 +176,7 @@ fn command(process: &Process) -> String {
     for arg in process.args.iter().skip(1) {
         text.push(' ');
         let plain = !arg.is_empty()
-            && arg
-                .chars()
-                .all(|c| !c.is_whitespace() && !c.is_control() && !"'\"\\$`;&|<>()*?[]#~!{}".contains(c));
+            && arg.chars().all(|c| !c.is_whitespace() && !acts(c) && !"'\"\\$`;&|<>()*?[]#~!{}".contains(c));
         if plain {
             text.push_str(arg);
         } else {
@@ -282,12 +279,9 @@ fn acts(c: char) -> bool {
         || matches!(c, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{FEFF}')
 }
 
-/// A line that ends at the width of the terminal.
-struct Line {
-    text: String,
-    columns: usize,
-    style: Style,
-}
+/// A line in the making.
+#[derive(Default)]
+struct Line(Vec<(String, Option<Colour>)>);
 
 impl Line {
     fn text(&mut self, text: &str) {
@@ -295,23 +289,25 @@ impl Line {
     }
 
     fn part(&mut self, text: &str, colour: Option<Colour>) {
-        let room = self.style.width.map_or(usize::MAX, |width| width.saturating_sub(self.columns));
-        let len = text.chars().count();
-        let cut: String;
-        let text = if len <= room {
-            text
-        } else {
-            // The last column says that there was more.
-            cut = text.chars().take(room.saturating_sub(1)).chain((room > 0).then_some('…')).collect();
-            &cut
-        };
-        self.columns += len.min(room);
-        match colour.filter(|_| self.style.colour && !text.is_empty()) {
-            Some(colour) => {
-                let _infallible = write!(self.text, "\u{1B}[{}m{text}\u{1B}[0m", colour as u8);
+        self.0.push((text.to_owned(), colour));
+    }
+
+    /// Appends the line, cut to the terminal's width; the last column says that there was more.
+    fn write(self, style: Style, to: &mut String) {
+        let columns: usize = self.0.iter().map(|(text, _)| text.chars().count()).sum();
+        let too_long = style.width.is_some_and(|width| columns > width);
+        let mut room = if too_long { style.width.unwrap_or_default().saturating_sub(1) } else { columns };
+        for (text, colour) in self.0 {
+            let text: String = text.chars().take(room).collect();
+            room -= text.chars().count();
+            match colour.filter(|_| style.colour && !text.is_empty()) {
+                Some(colour) => {
+                    let _infallible = write!(to, "\u{1B}[{}m{text}\u{1B}[0m", colour as u8);
+                }
+                None => to.push_str(&text),
             }
-            None => self.text.push_str(text),
         }
+        to.push_str(if too_long { "…\n" } else { "\n" });
     }
 }
 
@@ -358,7 +354,7 @@ mod tests {
     #[test]
     fn an_argument_cannot_act_on_the_terminal_or_make_a_second_line() {
         let text = shown_line(&exec(&["ls", "\u{1B}[2Ja\nb", "", "it's", "\u{202E}x"]), Style::default());
-        assert!(text.contains(r"/usr/bin/ls '\u{1b}[2Ja\nb' '' 'it'\''s' \u{202e}x"), "{text}");
+        assert!(text.contains(r"/usr/bin/ls '\u{1b}[2Ja\nb' '' 'it'\''s' '\u{202e}x'"), "{text}");
         assert_eq!(text.matches('\n').count(), 1);
     }
 

@@ -116,7 +116,11 @@ fn process() -> Process {
             user: 4_026_531_838,
             uts: 4_026_531_833,
         }),
-        cgroup: Some(Cgroup { id: 9_187, path: "/user.slice/user-1000.slice/session-7.scope".into() }),
+        cgroup: Some(Cgroup {
+            id: 9_187,
+            path: "/user.slice/user-1000.slice/session-7.scope".into(),
+            path_truncated: true,
+        }),
         container: Some(Container {
             id: "3f4e8a1c9b7d2056e1f8c4a93b6d70258e1f3c9a7b5d40628f1e3c9a7b5d4062".into(),
             runtime: "containerd".into(),
@@ -125,6 +129,7 @@ fn process() -> Process {
         ns_pid: 12,
         kernel_thread: true,
         source: Source::Kernel.into(),
+        cwd_truncated: true,
     }
 }
 
