@@ -210,6 +210,15 @@ fn changes(change: &nightjar_proto::v1::Credentials) -> String {
     if before.user_namespace != after.user_namespace {
         parts.push("new user namespace".to_owned());
     }
+    if let (Some(before), Some(after)) = (&before.capabilities, &after.capabilities) {
+        // Gains and losses of the sets that count at once are told by name elsewhere.
+        let sets = [
+            ("inheritable", &before.inheritable, &after.inheritable),
+            ("bounding", &before.bounding, &after.bounding),
+            ("ambient", &before.ambient, &after.ambient),
+        ];
+        parts.extend(sets.iter().filter(|(_, b, a)| b != a).map(|(name, ..)| format!("{name} set")));
+    }
     if before.securebits != after.securebits {
         parts.push(format!("securebits {:#x}→{:#x}", before.securebits, after.securebits));
     }
