@@ -119,6 +119,8 @@ pub fn write_cgroup<A: crate::kernel::Access>(scratch: *mut Scratch, node: Ptr<K
 #[inline(always)]
 fn prepend<const MASK: u32>(buffer: *mut u8, start: u64, name: u64, len: u64) -> u64 {
     let start = bound::<MASK>(start.wrapping_sub(len).wrapping_sub(1));
+    // Bounded anew where it is used: the comparisons on the way here make 6.12's verifier forget.
+    let len = bound::<NAME_MAX>(len);
     // SAFETY: `start` is at most `MASK`, `len` at most 255: inside the buffer.
     unsafe {
         buffer.add(start as usize).write(b'/');

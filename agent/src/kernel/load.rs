@@ -67,15 +67,14 @@ pub enum KernelError {
     #[error("cannot create the kernel programs' maps; this needs root, or CAP_BPF and CAP_PERFMON")]
     Load(#[source] Box<EbpfError>),
     /// The kernel did not take a program.
-    #[error("the kernel refused the program {program} for {sensor}")]
+    #[error("the kernel refused the program {program} for {sensor}: {reason}")]
     Program {
         /// Name of the program.
         program: &'static str,
         /// What needs it.
         sensor: plan::Sensor,
         /// What the kernel said.
-        #[source]
-        source: Box<ProgramError>,
+        reason: String,
     },
     /// A sensor that the agent cannot do without has no hook.
     #[error("{sensor} cannot be served: {reason}")]
@@ -229,7 +228,7 @@ impl Kernel {
         let refused = |source: ProgramError| KernelError::Program {
             program: "snapshot_tasks",
             sensor: plan::Sensor::Snapshot,
-            source: Box::new(source),
+            reason: explain(&source),
         };
         let link = program.attach().map_err(refused)?;
         let link = program.take_link(link).map_err(refused)?;
@@ -298,7 +297,7 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, serving: &[Serving]) -> Result<(), KernelE
             let refused = |source| KernelError::Program {
                 program: name,
                 sensor: row.plan.sensor,
-                source: Box::new(source),
+                reason: explain(&source),
             };
             load_program(program, btf, points[0]).map_err(refused)?;
             if candidate.kind == HookKind::TaskIterator {
@@ -340,8 +339,24 @@ fn unload_program(program: &mut Program) -> Result<(), ProgramError> {
     }
 }
 
-/// The innermost cause, which is what the kernel said.
+/// What the kernel said: the innermost cause, or the end of what its verifier printed, which can be
+/// megabytes and of which the end tells most.
 fn explain(error: &ProgramError) -> String {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        let log = verifier_log.to_string();
+        debug!("the verifier's log:\n{log}");
+        // After the last complaint come lines of statistics.
+        const STATISTICS: [&str; 4] = ["verification time", "stack depth", "processed", "insns"];
+        let complaint = log
+            .lines()
+            .rev()
+            .map(str::trim)
+            .find(|line| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start)));
+        return match complaint {
+            Some(complaint) => format!("{io_error}; its verifier says: {complaint} (-vv for all of it)"),
+            None => io_error.to_string(),
+        };
+    }
     let mut text = error.to_string();
     let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
     while let Some(error) = cause {
