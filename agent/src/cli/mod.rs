@@ -45,7 +45,7 @@ struct Watch {
     kind: Vec<String>,
 
     /// Size of the ring buffer in MiB: a power of two
-    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = ring_size)]
     ring_size: u32,
 
     /// Carry log lines of the kernel programs into the log: error, warn, info, debug or trace
@@ -143,6 +143,16 @@ impl Watch {
     }
 }
 
+fn ring_size(text: &str) -> Result<u32, String> {
+    const LARGEST: u32 = 1024;
+    let size: u32 = text.parse().map_err(|_| format!("{text:?} is no number of MiB"))?;
+    if size.is_power_of_two() && size <= LARGEST {
+        return Ok(size);
+    }
+    let next = size.clamp(1, LARGEST).next_power_of_two();
+    Err(format!("{size} is not a power of two from 1 to {LARGEST}; use {next}"))
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let hint = || format!("{text:?} is no time; write a number and a unit, as in 500ms, 10s, 5m or 1h");
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -167,6 +177,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_ring_size_that_cannot_be_is_refused_with_one_that_can() {
+        assert_eq!(ring_size("8"), Ok(8));
+        for (wrong, use_instead) in
+            [("3", "use 4"), ("0", "use 1"), ("2048", "use 1024"), ("4000000000", "use 1024")]
+        {
+            assert!(ring_size(wrong).unwrap_err().ends_with(use_instead), "{wrong}");
+        }
+        assert!(ring_size("4M").unwrap_err().contains("no number"));
     }
 
     #[test]

@@ -208,7 +208,7 @@ impl Drain {
         if let Some(error) = self.output.failed.filter(|_| !quiet) {
             return Err(Stopped::Write(error));
         }
-        let stats = self.pipeline.stats();
+        let stats = self.pipeline.stats().clone();
         for hook in Hook::ALL.iter().filter(|hook| !told.hook(**hook).balances()) {
             error!("the counters of {} do not add up: {:?}; this is a defect", hook.name(), told.hook(*hook));
         }
@@ -261,10 +261,12 @@ impl Report {
             (false, 0) => format!("lost: {}", drops_text(&drops)),
             (false, refused) => format!("lost: {}; {refused} could not be decoded", drops_text(&drops)),
         };
+        let kinds = self.stats.exported.iter().map(|(kind, count)| format!("{kind} {count}"));
         eprintln!(
-            "{} events in {:.1} s of {} records received ({} not asked for); {lost}",
-            self.stats.exported,
+            "{} events in {:.1} s ({}); {} records received, {} of them not asked for; {lost}",
+            self.stats.exported.values().sum::<u64>(),
             self.elapsed.as_secs_f64(),
+            kinds.collect::<Vec<_>>().join(", "),
             self.stats.received,
             self.stats.discarded
         );

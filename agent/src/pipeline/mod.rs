@@ -11,6 +11,7 @@ mod event;
 mod names;
 
 use std::{
+    collections::BTreeMap,
     io,
     time::{Duration, Instant},
 };
@@ -42,12 +43,12 @@ const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Kinds(Option<Vec<WildMatch>>);
 
 /// What became of the records that were received.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Records read from the rings.
     pub received: u64,
-    /// Events made of them and handed on.
-    pub exported: u64,
+    /// Events made of them and handed on, by kind.
+    pub exported: BTreeMap<&'static str, u64>,
     /// Records that are no event: of a kind that was not asked for, or told before.
     pub discarded: u64,
     /// Records that could not be decoded.
@@ -103,8 +104,8 @@ impl Pipeline {
         self.stats.received += 1;
         match decode(bytes) {
             Ok(record) => match self.event(&record) {
-                Some(event) => {
-                    self.stats.exported += 1;
+                Some((kind, event)) => {
+                    *self.stats.exported.entry(kind).or_default() += 1;
                     emit(event);
                 }
                 None => self.stats.discarded += 1,
@@ -177,8 +178,8 @@ impl Pipeline {
 
     /// What became of what was received.
     #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.stats
+    pub fn stats(&self) -> &Stats {
+        &self.stats
     }
 
     /// What the process table holds.
@@ -196,7 +197,7 @@ impl Pipeline {
     }
 
     /// Brings the table up to date; makes the event if its kind is asked for.
-    fn event(&mut self, record: &Record<'_>) -> Option<v1::Event> {
+    fn event(&mut self, record: &Record<'_>) -> Option<(&'static str, v1::Event)> {
         if self.clock_read.elapsed() > CLOCK_INTERVAL {
             self.clock = Clock::read();
             self.clock_read = Instant::now();
@@ -248,7 +249,7 @@ impl Pipeline {
         info: &TaskInfo,
         known: &Process,
         body: impl FnOnce(&mut Context<'_>) -> Body,
-    ) -> Option<v1::Event> {
+    ) -> Option<(&'static str, v1::Event)> {
         if !self.kinds.include(kind) {
             return None;
         }
@@ -265,7 +266,7 @@ impl Pipeline {
         let parent = known.parent.as_ref().filter(|parent| parent.task.pid != 0);
         let parent = parent.map(|parent: &Lineage| context.parent(parent));
         let body = body(&mut context);
-        Some(self.finish(kind, time, Some(process), parent, body))
+        Some((kind, self.finish(kind, time, Some(process), parent, body)))
     }
 
     fn finish(
