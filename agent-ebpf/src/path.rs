@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_
 use nightjar_abi::{fields::*, record::span_flags};
 
 use crate::{
-    kernel::{Ptr, bound, container},
+    kernel::{Access, Ptr, bound, container},
     send::Scratch,
 };
 
@@ -38,8 +38,8 @@ pub struct Path {
 #[inline(always)]
 pub fn write<A, B>(scratch: *mut Scratch, dentry: Ptr<Dentry, A>, mount: Ptr<VfsMount, B>) -> Option<Path>
 where
-    A: crate::kernel::Access,
-    B: crate::kernel::Access,
+    A: Access,
+    B: Access,
 {
     // SAFETY: the map's own memory.
     let buffer = unsafe { (&raw mut (*scratch).path).cast::<u8>() };
@@ -53,17 +53,20 @@ where
     while depth < DEPTH {
         depth += 1;
         if dentry.address() == root {
-            let parent = mount.follow(MOUNT_PARENT)?;
+            let Some(parent) = mount.follow(MOUNT_PARENT) else { break };
             if parent.address() == mount.address() {
                 flags = 0;
                 break;
             }
-            dentry = mount.follow(MOUNT_MOUNTPOINT)?;
-            mount = parent;
-            root = mount.embedded(MOUNT_VFSMOUNT)?.follow(VFSMOUNT_ROOT)?.address();
+            let Some(mountpoint) = mount.follow(MOUNT_MOUNTPOINT) else { break };
+            let Some(parents_root) = parent.embedded(MOUNT_VFSMOUNT).and_then(|m| m.follow(VFSMOUNT_ROOT))
+            else {
+                break;
+            };
+            (dentry, mount, root) = (mountpoint, parent, parents_root.address());
             continue;
         }
-        let parent = dentry.follow(DENTRY_PARENT)?;
+        let Some(parent) = dentry.follow(DENTRY_PARENT) else { break };
         if parent.address() == dentry.address() {
             // The root of a file system that is not the root of the mount: not mounted any more, or
             // never (a memfd).
@@ -74,7 +77,8 @@ where
         if len + 1 > start {
             break;
         }
-        start = prepend::<{ END as u32 }>(buffer, start, dentry.follow(DENTRY_NAME)?.address(), len);
+        let Some(name) = dentry.follow(DENTRY_NAME) else { break };
+        start = prepend::<{ END as u32 }>(buffer, start, name.address(), len);
         dentry = parent;
     }
     Some(finish::<{ END as u32 }>(buffer, start, flags))
@@ -82,7 +86,7 @@ where
 
 /// Writes the path of a cgroup, from the root of its hierarchy, into the scratch buffer.
 #[inline(always)]
-pub fn write_cgroup<A: crate::kernel::Access>(scratch: *mut Scratch, node: Ptr<KernfsNode, A>) -> Path {
+pub fn write_cgroup<A: Access>(scratch: *mut Scratch, node: Ptr<KernfsNode, A>) -> Path {
     // SAFETY: the map's own memory.
     let buffer = unsafe { (&raw mut (*scratch).path).cast::<u8>() };
     let mut node = node.probed();

@@ -82,9 +82,11 @@ fn exec(ctx: &BtfTracePointContext, count: Count, scratch: *mut Scratch) -> Opti
     }
 
     let mut tail = Tail { scratch, len: 0 };
-    let exe = tail.dentry(file.follow(FILE_DENTRY)?, file.follow(FILE_MNT)?);
+    let exe = path::write(scratch, file.follow(FILE_DENTRY)?, file.follow(FILE_MNT)?)?;
+    let exe = tail.path(&exe);
     let fs = task.follow(TASK_FS)?;
-    let cwd = tail.dentry(fs.follow(FS_PWD_DENTRY)?, fs.follow(FS_PWD_MNT)?);
+    let cwd = path::write(scratch, fs.follow(FS_PWD_DENTRY)?, fs.follow(FS_PWD_MNT)?)?;
+    let cwd = tail.path(&cwd);
     let filename = tail.text::<{ PATH_MAX as u32 }>(binprm.follow(BINPRM_FILENAME)?.address());
     let interp = tail.text::<{ INTERP_MAX - 1 }>(binprm.follow(BINPRM_INTERP)?.address());
     let cgroup_path = match task::cgroup(task) {
@@ -146,15 +148,6 @@ impl Tail {
     #[inline(always)]
     fn nothing(&mut self) -> Span {
         self.span(0, 0)
-    }
-
-    /// Path of a dentry in a mount.
-    #[inline(always)]
-    fn dentry(&mut self, dentry: Ptr<Dentry, Typed>, mount: Ptr<VfsMount, Typed>) -> Span {
-        match path::write(self.scratch, dentry, mount) {
-            Some(path) => self.path(&path),
-            None => self.span(0, span_flags::FAULT),
-        }
     }
 
     /// A path out of the path buffer.

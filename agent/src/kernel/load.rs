@@ -3,7 +3,7 @@
 use std::{fs, io, os::fd::AsFd, path::Path};
 
 use aya::{
-    Btf, BtfError, Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
+    Btf, BtfError, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
     maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{Program, ProgramError, ProgramType, links::LinkError},
     sys::{BpfHelper, is_helper_supported},
@@ -131,7 +131,6 @@ impl Kernel {
         for field in offsets.missing() {
             debug!("this kernel has no {field}");
         }
-        let btf = Btf::from_sys_fs()?;
         let cpus = aya::util::nr_cpus().map_err(|(file, error)| KernelError::Cpus(file, error))?;
         let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
         let tracks_credentials = plan::PLAN
@@ -139,8 +138,17 @@ impl Kernel {
             .any(|row| row.sensor == plan::Sensor::Credentials && (row.required || wanted(row)));
         let helper = is_helper_supported(ProgramType::TracePoint, BpfHelper::BPF_FUNC_task_pt_regs);
 
+        // The verifier's account of each step is megabytes, its complaint is a line.
+        let verifier_log = if tracing::enabled!(tracing::Level::DEBUG) {
+            VerifierLogLevel::DEBUG | VerifierLogLevel::STATS
+        } else {
+            VerifierLogLevel::STATS
+        };
         let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
+            // Our object has no relocations against the kernel's types, and what the loader read of them
+            // takes 20 MiB: only one such copy at a time.
+            .btf(None)
+            .verifier_log_level(verifier_log)
             .override_global("FIELD_OFFSETS", offsets.values(), true)
             .override_global("HAVE_TASK_PT_REGS", &u8::from(helper.unwrap_or(false)), true)
             .override_global("TRACK_CREDENTIALS", &u8::from(tracks_credentials), true)
@@ -151,6 +159,7 @@ impl Kernel {
             .load(OBJECT)
             .map_err(|error| KernelError::Load(Box::new(error)))?;
 
+        let btf = Btf::from_sys_fs()?;
         let serving = tracefs::with(|| {
             let probes = probe(&mut ebpf, &btf);
             let serving = plan::choose(&wanted, &probes);
