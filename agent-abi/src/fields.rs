@@ -289,8 +289,9 @@ kernel_fields! {
     INODE_NLINK: Inode => u32 = ["inode.i_nlink"], required;
     INODE_SB: Inode => To<SuperBlock> = ["inode.i_sb"], required;
     SB_DEV: SuperBlock => u32 = ["super_block.s_dev"], required;
-    SB_MAGIC: SuperBlock => u64 = ["super_block.s_magic"], required;
 
+    /// Null in a dentry that no name leads to any more (`d_unhashed`).
+    DENTRY_HASHED: Dentry => To<Bytes> = ["dentry.d_hash.pprev"], required;
     DENTRY_PARENT: Dentry => To<Dentry> = ["dentry.d_parent"], required;
     DENTRY_NAME: Dentry => To<Bytes> = ["dentry.d_name.name"], required;
     DENTRY_NAME_LEN: Dentry => u32 = ["dentry.d_name.len"], required;
@@ -299,6 +300,7 @@ kernel_fields! {
     VFSMOUNT_FLAGS: VfsMount => u32 = ["vfsmount.mnt_flags"], required;
     MOUNT_VFSMOUNT: Mount => Embedded<VfsMount> = ["mount.mnt"], required;
     MOUNT_PARENT: Mount => To<Mount> = ["mount.mnt_parent"], required;
+    MNT_NS_ROOT: AnyNs => To<Mount> = ["mnt_namespace.root"], required;
     MOUNT_MOUNTPOINT: Mount => To<Dentry> = ["mount.mnt_mountpoint"], required;
 
     FS_PWD_DENTRY: FsStruct => To<Dentry> = ["fs_struct.pwd.dentry"], required;
@@ -306,14 +308,11 @@ kernel_fields! {
 
     CSS_SET_DEFAULT: CssSet => To<Cgroup> = ["css_set.dfl_cgrp"], optional;
     CSS_SET_SUBSYS: CssSet => Embedded<To<Css>> = ["css_set.subsys"], optional;
-    /// Index of a controller in `css_set.subsys`; whichever of these the kernel has stands for the
-    /// version 1 hierarchies.
-    SUBSYS_V1: () => Number = [
-        "enum(cgroup_subsys_id.memory_cgrp_id)",
-        "enum(cgroup_subsys_id.pids_cgrp_id)",
-        "enum(cgroup_subsys_id.cpu_cgrp_id)",
-        "enum(cgroup_subsys_id.freezer_cgrp_id)"
-    ], optional;
+    /// Indices of controllers in `css_set.subsys`; the first that is not on the default hierarchy stands for
+    /// those of version 1.
+    SUBSYS_MEMORY: () => Number = ["enum(cgroup_subsys_id.memory_cgrp_id)"], optional;
+    SUBSYS_PIDS: () => Number = ["enum(cgroup_subsys_id.pids_cgrp_id)"], optional;
+    SUBSYS_CPU: () => Number = ["enum(cgroup_subsys_id.cpu_cgrp_id)"], optional;
     CSS_CGROUP: Css => To<Cgroup> = ["cgroup_subsys_state.cgroup"], optional;
     CGROUP_KERNFS: Cgroup => To<KernfsNode> = ["cgroup.kn"], optional;
     CGROUP_ROOT: Cgroup => To<Bytes> = ["cgroup.root"], optional;
@@ -324,7 +323,6 @@ kernel_fields! {
     REGISTERS_SIZE: () => Number = ["sizeof(pt_regs)"], required;
     REGISTERS_ARG1: Registers => u64 = ["pt_regs.di"], required;
     REGISTERS_ARG2: Registers => u64 = ["pt_regs.si"], required;
-    REGISTERS_ARG3: Registers => u64 = ["pt_regs.dx"], required;
 
     /// Three (context, task, `group_dead`) where the kernel itself says which exit is the last.
     EXIT_ARGS: () => Number = ["args(btf_trace_sched_process_exit)"], required;

@@ -40,14 +40,10 @@ hooks! {
     /// A call that may change credentials returned, or a task was looked at in passing by one of the
     /// hooks above; looks that found no change are filtered.
     Credentials = "credentials";
-}
-
-impl Hook {
-    /// The hook with this number, as found in a record.
-    #[must_use]
-    pub fn from_number(number: u16) -> Option<Self> {
-        Self::ALL.get(usize::from(number)).copied()
-    }
+    /// A cgroup was made (`cgroup:cgroup_mkdir`); those of hierarchies that are not looked at are filtered.
+    NewCgroup = "new_cgroup";
+    /// A task of those that ran before the agent; only those that could not be told are counted.
+    Snapshot = "snapshot";
 }
 
 /// Counters of one hook on one CPU. Kernel programs add to them, the agent sums them over CPUs.

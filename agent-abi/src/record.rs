@@ -33,6 +33,8 @@ pub enum Kind {
     Credentials = 5,
     /// [`Snapshot`]
     Snapshot = 6,
+    /// [`NewCgroup`]
+    NewCgroup = 7,
 }
 
 impl Kind {
@@ -46,6 +48,7 @@ impl Kind {
             4 => Self::Exit,
             5 => Self::Credentials,
             6 => Self::Snapshot,
+            7 => Self::NewCgroup,
             _ => return None,
         })
     }
@@ -191,8 +194,6 @@ layouts! {
     FileInfo, 40 {
         /// Inode number.
         inode: u64,
-        /// Magic number of the file system.
-        fs_magic: u64,
         /// Device in the kernel's own form: `major << 20 | minor`.
         device: u32,
         /// Hard links; 0 when deleted.
@@ -205,6 +206,10 @@ layouts! {
         gid: u32,
         /// `MNT_*` flags of the mount it was reached through.
         mount_flags: u32,
+        /// [`file_flags`]
+        flags: u32,
+        /// Zero.
+        reserved: u32,
     }
 
     /// [`Kind::Exec`]
@@ -227,7 +232,8 @@ layouts! {
         cwd: Span,
         /// Path given to the call, as copied by the kernel: for a script, the script.
         filename: Span,
-        /// Path of the interpreter as the script names it; equals `filename` for other programs.
+            /// Path of the interpreter as the script (or `binfmt_misc`) names it; empty where the file itself
+        /// runs.
         interp: Span,
         /// Path of the cgroup.
         cgroup_path: Span,
@@ -316,6 +322,20 @@ layouts! {
         /// Path of the cgroup.
         cgroup_path: Span,
     }
+
+    /// [`Kind::NewCgroup`]: a cgroup was made.
+    NewCgroup, 48 {
+        /// Begins every record.
+        header: Header,
+        /// Its ID.
+        id: u64,
+        /// `task_flags::CGROUP_V1`, if it is of version 1.
+        flags: u32,
+        /// Zero.
+        reserved: u32,
+        /// Path of the cgroup.
+        path: Span,
+    }
 }
 
 /// Flags of a [`Span`].
@@ -324,6 +344,15 @@ pub mod span_flags {
     pub const TRUNCATED: u32 = 1;
     /// The memory could not be read.
     pub const FAULT: u32 = 2;
+    /// A path that does not lead to the root of the process's mount namespace: the mount was detached, or
+    /// never attached.
+    pub const UNREACHABLE: u32 = 4;
+}
+
+/// Flags of a [`FileInfo`](super::record::FileInfo).
+pub mod file_flags {
+    /// The name it was reached by is gone, though others may lead to it.
+    pub const UNLINKED: u32 = 1;
 }
 
 /// Flags of a [`TaskInfo`](super::record::TaskInfo).

@@ -20,7 +20,7 @@ use nightjar_abi::{
 use crate::{
     kernel::{Access, Probed, Ptr, Typed},
     send::Count,
-    task,
+    syscall, task,
 };
 
 /// Credentials of a task as last seen, by the address of its `task_struct`.
@@ -35,6 +35,13 @@ pub struct Known {
     address: u64,
     creds: Creds,
 }
+
+// Options of `prctl` that replace the caller's credentials.
+// <https://github.com/torvalds/linux/blob/v6.12/security/commoncap.c#L1223-L1374>
+const PR_SET_KEEPCAPS: u64 = 8;
+const PR_CAPBSET_DROP: u64 = 24;
+const PR_SET_SECUREBITS: u64 = 28;
+const PR_CAP_AMBIENT: u64 = 47;
 
 const WORDS: usize = size_of::<Creds>() / size_of::<u64>();
 
@@ -51,25 +58,32 @@ impl Known {
     }
 }
 
-/// Any of the calls that can change credentials returned.
-/// Format: `events/syscalls/sys_exit_setuid/format`.
+/// Any of the calls that can change credentials returned, `prctl` aside.
 #[tracepoint]
 pub fn creds_syscall(ctx: TracePointContext) -> i32 {
-    // SAFETY: no preconditions.
-    let task = Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8);
-    if let Some(task) = task {
-        check(task, call::SYSCALL + syscall_number(&ctx));
-    }
+    returned(&ctx, syscall::result(&ctx) >= 0);
     0
 }
 
-/// `__syscall_nr` of a `syscalls:sys_exit_*` tracepoint.
+/// `prctl` returned: most of its options have nothing to do with credentials.
+#[tracepoint]
+pub fn creds_prctl(ctx: TracePointContext) -> i32 {
+    // SAFETY: no preconditions.
+    let task = Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8);
+    let option = task.and_then(syscall::registers).map_or(0, |registers| registers.get(REGISTERS_ARG1));
+    let can_change = matches!(option, PR_SET_KEEPCAPS | PR_CAPBSET_DROP | PR_SET_SECUREBITS | PR_CAP_AMBIENT);
+    returned(&ctx, can_change && syscall::result(&ctx) >= 0);
+    0
+}
+
+/// Looks at the caller. A change that this call cannot have made is not put down to it.
 #[inline(always)]
-fn syscall_number(ctx: &TracePointContext) -> u32 {
-    /// After the eight bytes that every tracepoint record begins with.
-    const PLACE: usize = 8;
-    // SAFETY: inside the record; the verifier holds it against its size.
-    unsafe { aya_ebpf::EbpfContext::as_ptr(ctx).cast::<u8>().add(PLACE).cast::<u32>().read_volatile() }
+fn returned(ctx: &TracePointContext, can_have_changed: bool) {
+    let call = if can_have_changed { call::SYSCALL + syscall::number_of(ctx) } else { call::UNKNOWN };
+    // SAFETY: no preconditions.
+    if let Some(task) = Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8) {
+        check(task, call);
+    }
 }
 
 /// Reports a change of a task's credentials since they were last looked at.
@@ -81,20 +95,18 @@ pub fn check<A: Access>(task: Ptr<Task, A>, call: u32) {
         return;
     };
     let Some(known) = TASK_CREDS.get_ptr_mut(task.address()) else {
-        // Born before us and not in the snapshot yet, or there was no room: there is nothing to compare
-        // with, but the next look may have.
-        match TASK_CREDS.insert(task.address(), Known::of(cred), 0) {
-            Ok(()) => count.filtered(),
-            Err(_) => count.dropped(DropReason::MapFull),
-        }
+        // There was no room when it was born, or it was born before us and is not in the snapshot yet.
+        // There is nothing to compare with; the next look may have.
+        let _full_again = TASK_CREDS.insert(task.address(), Known::of(cred), 0);
+        if call == call::UNKNOWN { count.filtered() } else { count.dropped(DropReason::MapFull) }
         return;
     };
     // SAFETY: the map's own memory.
     let (known_at, known_creds) = unsafe { (&raw mut (*known).address, &raw mut (*known).creds) };
-    // A call changes credentials by replacing them. What was found in passing is compared in full: the
+    // A call changes credentials by replacing them. At an exec and an exit they are compared in full: the
     // kernel does not write into credentials in use, an exploit does.
     // SAFETY: as above.
-    if call >= call::SYSCALL && unsafe { *known_at } == cred.address() {
+    if A::IS_COSTLY && unsafe { *known_at } == cred.address() {
         count.filtered();
         return;
     }
@@ -118,8 +130,12 @@ pub fn born(child: Ptr<Task, Typed>) {
     let Some(cred) = child.follow(TASK_CRED) else { return };
     let now = Known::of(cred);
     // SAFETY: no preconditions.
-    let parent = unsafe { bpf_get_current_task() };
-    if let Some(parents) = TASK_CREDS.get_ptr_mut(parent) {
+    let Some(parent) = Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8) else {
+        return;
+    };
+    // Else a change of the parent's that no hooked call made would be told of the child.
+    check(parent, call::UNKNOWN);
+    if let Some(parents) = TASK_CREDS.get_ptr_mut(parent.address()) {
         // SAFETY: the map's own memory.
         let creds = unsafe { &raw mut (*parents).creds };
         // SAFETY: as above.

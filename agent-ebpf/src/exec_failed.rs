@@ -1,11 +1,7 @@
 //! `process.exec_failed`: `execve` and `execveat` that returned an error.
 
 use aya_ebpf::{
-    EbpfContext,
-    helpers::{
-        bpf_get_current_task,
-        generated::{bpf_get_current_task_btf, bpf_probe_read_user_str, bpf_task_pt_regs},
-    },
+    helpers::{bpf_get_current_task, generated::bpf_probe_read_user_str},
     macros::tracepoint,
     programs::TracePointContext,
 };
@@ -16,26 +12,21 @@ use nightjar_abi::{
 };
 
 use crate::{
-    globals,
-    kernel::{Probed, Ptr, bound, number},
+    kernel::{Probed, Ptr, bound},
     send::{Claim, Count, Scratch},
-    task,
+    syscall, task,
 };
 
-/// Bytes of a kernel stack on x86-64, without KASAN. Only used before 5.15, where the kernel does not
-/// tell where the registers are.
-/// <https://github.com/torvalds/linux/blob/v5.10/arch/x86/include/asm/page_64_types.h#L16>
-const STACK_SIZE: u64 = 16384;
 const AT_FDCWD: i32 = -100;
 
-/// `execve` returned. Format: `events/syscalls/sys_exit_execve/format`.
+/// `execve` returned.
 #[tracepoint]
 pub fn execve_exit(ctx: TracePointContext) -> i32 {
     returned(&ctx, call::EXECVE);
     0
 }
 
-/// `execveat` returned. Format: `events/syscalls/sys_exit_execveat/format`.
+/// `execveat` returned.
 #[tracepoint]
 pub fn execveat_exit(ctx: TracePointContext) -> i32 {
     returned(&ctx, call::EXECVEAT);
@@ -44,11 +35,8 @@ pub fn execveat_exit(ctx: TracePointContext) -> i32 {
 
 #[inline(always)]
 fn returned(ctx: &TracePointContext, call: u32) {
-    /// After the eight common bytes, the call's number and padding.
-    const RETURN_VALUE: usize = 16;
     let Some(count) = Count::seen(Hook::ExecFailed) else { return };
-    // SAFETY: inside the record; the verifier holds it against its size.
-    let result = unsafe { ctx.as_ptr().cast::<u8>().add(RETURN_VALUE).cast::<i64>().read_volatile() };
+    let result = syscall::result(ctx);
     if result >= 0 {
         count.filtered();
         return;
@@ -69,7 +57,7 @@ fn returned(ctx: &TracePointContext, call: u32) {
 fn failed(count: Count, scratch: *mut Scratch, call: u32, result: i64) -> Option<u64> {
     // SAFETY: no preconditions.
     let task = Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8)?;
-    let registers = registers(task)?;
+    let registers = syscall::registers(task)?;
     let (dirfd, filename) = if call == call::EXECVEAT {
         (registers.get(REGISTERS_ARG1) as i32, registers.get(REGISTERS_ARG2))
     } else {
@@ -103,17 +91,4 @@ fn failed(count: Count, scratch: *mut Scratch, call: u32, result: i64) -> Option
         (*record).header = count.header(Kind::ExecFailed, len);
     }
     Some(len)
-}
-
-/// Registers at the entry of the call: a call that fails leaves them as they were.
-#[inline(always)]
-fn registers(task: Ptr<Task, Probed>) -> Option<Ptr<Registers, Probed>> {
-    let address = if globals::HAVE_TASK_PT_REGS.load() != 0 {
-        // SAFETY: no preconditions.
-        unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as u64 }
-    } else {
-        let stack = task.follow(TASK_STACK)?.address();
-        stack.wrapping_add(STACK_SIZE).wrapping_sub(u64::from(number(REGISTERS_SIZE)))
-    };
-    Ptr::new(address as *const u8)
 }

@@ -11,10 +11,6 @@ static FIELD_OFFSETS: [u32; fields::COUNT] = [0; fields::COUNT];
 #[unsafe(no_mangle)]
 pub static HAVE_TASK_PT_REGS: Global<u8> = Global::new(0);
 
-/// Whether `process.credentials` is wanted: else nothing is kept about a task's credentials.
-#[unsafe(no_mangle)]
-pub static TRACK_CREDENTIALS: Global<u8> = Global::new(0);
-
 /// Value of a row of the kernel-field table, or [`fields::MISSING`].
 #[inline(always)]
 pub fn field(row: usize) -> u32 {

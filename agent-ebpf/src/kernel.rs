@@ -9,6 +9,9 @@ use crate::globals;
 
 /// How memory behind a pointer is reached.
 pub trait Access {
+    /// Whether a read costs a call.
+    const IS_COSTLY: bool;
+
     /// Reads a `T`; zero where the memory is not there.
     ///
     /// # Safety
@@ -24,6 +27,8 @@ pub enum Typed {}
 pub enum Probed {}
 
 impl Access for Typed {
+    const IS_COSTLY: bool = false;
+
     #[inline(always)]
     unsafe fn load<T: Copy + Default>(from: *const T) -> T {
         // SAFETY: the verifier lets only loads from known structures pass, and the kernel turns a fault
@@ -33,6 +38,8 @@ impl Access for Typed {
 }
 
 impl Access for Probed {
+    const IS_COSTLY: bool = true;
+
     #[inline(always)]
     unsafe fn load<T: Copy + Default>(from: *const T) -> T {
         let mut value = MaybeUninit::<T>::uninit();
@@ -84,12 +91,6 @@ impl<S, A: Access> Ptr<S, A> {
         self.address as u64
     }
 
-    /// The same structure, reached by the helper.
-    #[inline(always)]
-    pub fn probed(self) -> Ptr<S, Probed> {
-        Ptr { address: self.address, types: PhantomData }
-    }
-
     /// Value of a number; zero where the kernel does not have the field.
     #[inline(always)]
     pub fn get<T: Copy + Default>(self, field: Field<S, T>) -> T {
@@ -105,6 +106,16 @@ impl<S, A: Access> Ptr<S, A> {
     pub fn follow<U>(self, field: Field<S, To<U>>) -> Option<Ptr<U, A>> {
         // SAFETY: as above; a pointer is a 64-bit number here.
         Ptr::new(unsafe { A::load::<u64>(self.address.add(offset(field)?).cast()) } as *const u8)
+    }
+
+    /// Where a pointer leads to, without a look whether it is null.
+    #[inline(always)]
+    pub fn address_in<U>(self, field: Field<S, To<U>>) -> u64 {
+        match offset(field) {
+            // SAFETY: as above.
+            Some(offset) => unsafe { A::load(self.address.add(offset).cast()) },
+            None => 0,
+        }
     }
 
     /// What an element of an embedded array of pointers leads to.

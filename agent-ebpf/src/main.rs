@@ -9,6 +9,7 @@
 #![allow(unsafe_code, reason = "a kernel program is all raw memory; the verifier proves what unsafe asserts")]
 #![cfg_attr(not(target_arch = "bpf"), allow(unused, reason = "built for the kernel only"))]
 
+mod cgroup;
 mod credentials;
 mod exec_failed;
 mod globals;
@@ -18,7 +19,9 @@ mod probe;
 mod process;
 mod send;
 mod snapshot;
+mod syscall;
 mod task;
+mod times;
 
 /// The kernel refuses most helpers to programs that are not under a licence compatible with its own.
 #[unsafe(link_section = "license")]

@@ -4,12 +4,13 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_
 use nightjar_abi::{fields::*, record::span_flags};
 
 use crate::{
-    kernel::{Access, Ptr, bound, container},
-    send::Scratch,
+    kernel::{Access, Probed, Ptr, bound, container},
+    send::{Scratch, Walk},
 };
 
-/// Most components of a path, mounts crossed included.
-const DEPTH: u32 = 128;
+/// Most components of a path, mounts crossed included. What the verifier has to go through grows with its
+/// square.
+const DEPTH: u32 = 96;
 /// Most components of a cgroup path.
 const CGROUP_DEPTH: u32 = 24;
 /// Highest place in the path buffer that a file path begins at; paths grow down from here.
@@ -36,92 +37,129 @@ pub struct Path {
 /// that the path is the one that the host sees.
 /// <https://github.com/torvalds/linux/blob/v6.12/fs/d_path.c#L94-L164>
 #[inline(always)]
-pub fn write<A, B>(scratch: *mut Scratch, dentry: Ptr<Dentry, A>, mount: Ptr<VfsMount, B>) -> Option<Path>
-where
-    A: Access,
-    B: Access,
-{
+pub fn write<A: Access>(
+    scratch: *mut Scratch,
+    dentry: Ptr<Dentry, A>,
+    mount: Ptr<VfsMount, A>,
+    namespace_root: u64,
+) -> Path {
     // SAFETY: the map's own memory.
-    let buffer = unsafe { (&raw mut (*scratch).path).cast::<u8>() };
-    let mut dentry = dentry.probed();
-    let mut root = mount.probed().follow(VFSMOUNT_ROOT)?.address();
-    let mut mount = container(mount, MOUNT_VFSMOUNT)?;
-    let mut start = END;
-    let mut flags = span_flags::TRUNCATED;
-
-    let mut depth = 0;
-    while depth < DEPTH {
-        depth += 1;
-        if dentry.address() == root {
-            let Some(parent) = mount.follow(MOUNT_PARENT) else { break };
-            if parent.address() == mount.address() {
-                flags = 0;
-                break;
-            }
-            let Some(mountpoint) = mount.follow(MOUNT_MOUNTPOINT) else { break };
-            let Some(parents_root) = parent.embedded(MOUNT_VFSMOUNT).and_then(|m| m.follow(VFSMOUNT_ROOT))
-            else {
-                break;
-            };
-            (dentry, mount, root) = (mountpoint, parent, parents_root.address());
-            continue;
-        }
-        let Some(parent) = dentry.follow(DENTRY_PARENT) else { break };
-        if parent.address() == dentry.address() {
-            // The root of a file system that is not the root of the mount: not mounted any more, or
-            // never (a memfd).
-            flags = 0;
-            break;
-        }
-        let len = u64::from(dentry.get(DENTRY_NAME_LEN) & NAME_MAX);
-        if len + 1 > start {
-            break;
-        }
-        let Some(name) = dentry.follow(DENTRY_NAME) else { break };
-        start = prepend::<{ END as u32 }>(buffer, start, name.address(), len);
-        dentry = parent;
+    let (walk, buffer) = unsafe { (&raw mut (*scratch).walk, (&raw mut (*scratch).path).cast::<u8>()) };
+    // SAFETY (all of this block): the map's own memory.
+    unsafe {
+        (*walk).node = dentry.address();
+        (*walk).mount = container(mount, MOUNT_VFSMOUNT).map_or(0, |mount| mount.address());
+        (*walk).root = mount.address_in(VFSMOUNT_ROOT);
+        (*walk).namespace_root = namespace_root;
+        (*walk).start = END;
+        (*walk).flags = u64::from(span_flags::TRUNCATED);
     }
-    Some(finish::<{ END as u32 }>(buffer, start, flags))
+    let mut depth = 0;
+    while depth < DEPTH && step(walk, buffer) {
+        depth += 1;
+    }
+    finish::<{ END as u32 }>(walk, buffer)
+}
+
+/// Goes up by one component or across one mount; whether there is more to go.
+#[inline(always)]
+fn step(walk: *mut Walk, buffer: *mut u8) -> bool {
+    // SAFETY (all of this function): the map's own memory; volatile so that it stays there, see `Walk`.
+    unsafe {
+        let Some(dentry) = Ptr::<Dentry, Probed>::new((&raw const (*walk).node).read_volatile() as *const u8)
+        else {
+            return false;
+        };
+        let Some(mount) = Ptr::<Mount, Probed>::new((&raw const (*walk).mount).read_volatile() as *const u8)
+        else {
+            return false;
+        };
+        if dentry.address() == (&raw const (*walk).root).read_volatile() {
+            let parent = mount.address_in(MOUNT_PARENT);
+            if parent == mount.address() {
+                let attached = parent == (&raw const (*walk).namespace_root).read_volatile();
+                let flags = if attached { 0 } else { span_flags::UNREACHABLE };
+                (&raw mut (*walk).flags).write_volatile(u64::from(flags));
+                return false;
+            }
+            let root = Ptr::<Mount, Probed>::new(parent as *const u8)
+                .and_then(|parent| parent.embedded(MOUNT_VFSMOUNT))
+                .map_or(0, |mount| mount.address_in(VFSMOUNT_ROOT));
+            (&raw mut (*walk).node).write_volatile(mount.address_in(MOUNT_MOUNTPOINT));
+            (&raw mut (*walk).mount).write_volatile(parent);
+            (&raw mut (*walk).root).write_volatile(root);
+            return true;
+        }
+
+        let parent = dentry.address_in(DENTRY_PARENT);
+        let len = u64::from(dentry.get(DENTRY_NAME_LEN));
+        let name = dentry.address_in(DENTRY_NAME);
+        if parent == dentry.address() {
+            // Not in the tree of the mount: a file that never had a place in one (a memfd), which has a name
+            // all the same, or a directory that was moved away from under the mount.
+            (&raw mut (*walk).flags).write_volatile(u64::from(span_flags::UNREACHABLE));
+            if len > 1 {
+                prepend::<{ END as u32 }>(walk, buffer, name, len);
+            }
+            return false;
+        }
+        (&raw mut (*walk).node).write_volatile(parent);
+        prepend::<{ END as u32 }>(walk, buffer, name, len)
+    }
 }
 
 /// Writes the path of a cgroup, from the root of its hierarchy, into the scratch buffer.
 #[inline(always)]
 pub fn write_cgroup<A: Access>(scratch: *mut Scratch, node: Ptr<KernfsNode, A>) -> Path {
     // SAFETY: the map's own memory.
-    let buffer = unsafe { (&raw mut (*scratch).path).cast::<u8>() };
-    let mut node = node.probed();
-    let mut start = CGROUP_END;
-    let mut flags = span_flags::TRUNCATED;
-
-    let mut depth = 0;
-    while depth < CGROUP_DEPTH {
-        depth += 1;
-        let Some(parent) = node.follow(KERNFS_PARENT) else {
-            flags = 0;
-            break;
-        };
-        let Some(name) = node.follow(KERNFS_NAME) else { break };
-        // SAFETY: 256 bytes from `NAME` on are inside the buffer.
-        let read = unsafe {
-            bpf_probe_read_kernel_str(buffer.add(NAME).cast(), NAME_MAX + 1, name.address() as *const _)
-        };
-        if read <= 0 {
-            flags |= span_flags::FAULT;
-            break;
-        }
-        let len = bound::<NAME_MAX>(read as u64 - 1);
-        if len + 1 > start {
-            break;
-        }
-        start = prepend::<{ CGROUP_END as u32 }>(buffer, start, buffer.wrapping_add(NAME) as u64, len);
-        node = parent;
+    let (walk, buffer) = unsafe { (&raw mut (*scratch).walk, (&raw mut (*scratch).path).cast::<u8>()) };
+    // SAFETY (all of this block): the map's own memory.
+    unsafe {
+        (*walk).node = node.address();
+        (*walk).start = CGROUP_END;
+        (*walk).flags = u64::from(span_flags::TRUNCATED);
     }
-    finish::<{ CGROUP_END as u32 }>(buffer, start, flags)
+    let mut depth = 0;
+    while depth < CGROUP_DEPTH && step_cgroup(walk, buffer) {
+        depth += 1;
+    }
+    finish::<{ CGROUP_END as u32 }>(walk, buffer)
 }
 
-/// Writes `/name` before `start`; gives the new start.
+/// Goes up by one cgroup; whether there is more to go.
 #[inline(always)]
-fn prepend<const MASK: u32>(buffer: *mut u8, start: u64, name: u64, len: u64) -> u64 {
+fn step_cgroup(walk: *mut Walk, buffer: *mut u8) -> bool {
+    // SAFETY (all of this function): the map's own memory, as in `step`.
+    unsafe {
+        let Some(node) = Ptr::<KernfsNode, Probed>::new((&raw const (*walk).node).read_volatile() as *const u8)
+        else {
+            return false;
+        };
+        let parent = node.address_in(KERNFS_PARENT);
+        if parent == 0 {
+            (&raw mut (*walk).flags).write_volatile(0);
+            return false;
+        }
+        // 256 bytes from `NAME` on are inside the buffer.
+        let name = buffer.add(NAME);
+        let read =
+            bpf_probe_read_kernel_str(name.cast(), NAME_MAX + 1, node.address_in(KERNFS_NAME) as *const _);
+        if read <= 0 {
+            return false;
+        }
+        (&raw mut (*walk).node).write_volatile(parent);
+        prepend::<{ CGROUP_END as u32 }>(walk, buffer, name as u64, read as u64 - 1)
+    }
+}
+
+/// Writes `/name` before what is there; whether there was room for it.
+#[inline(always)]
+fn prepend<const MASK: u32>(walk: *mut Walk, buffer: *mut u8, name: u64, len: u64) -> bool {
+    // SAFETY: the map's own memory, as in `step`.
+    let start = unsafe { (&raw const (*walk).start).read_volatile() };
+    if len > u64::from(NAME_MAX) || len + 1 > start {
+        return false;
+    }
     let start = bound::<MASK>(start.wrapping_sub(len).wrapping_sub(1));
     // Bounded anew where it is used: the comparisons on the way here make 6.12's verifier forget.
     let len = bound::<NAME_MAX>(len);
@@ -129,21 +167,24 @@ fn prepend<const MASK: u32>(buffer: *mut u8, start: u64, name: u64, len: u64) ->
     unsafe {
         buffer.add(start as usize).write(b'/');
         bpf_probe_read_kernel(buffer.add(start as usize + 1).cast(), len as u32, name as *const _);
+        (&raw mut (*walk).start).write_volatile(start);
     }
-    start
+    true
 }
 
 #[inline(always)]
-fn finish<const MASK: u32>(buffer: *mut u8, start: u64, flags: u32) -> Path {
+fn finish<const MASK: u32>(walk: *mut Walk, buffer: *mut u8) -> Path {
     let end = u64::from(MASK);
-    let mut start = start;
+    // SAFETY: the map's own memory, as in `step`.
+    let (mut start, flags) =
+        unsafe { ((&raw const (*walk).start).read_volatile(), (&raw const (*walk).flags).read_volatile()) };
     if start == end {
         start = end - 1;
         // SAFETY: inside the buffer.
         unsafe { buffer.add(start as usize).write(b'/') };
     }
     let start = bound::<MASK>(start);
-    Path { start, len: end - start, flags }
+    Path { start, len: end - start, flags: flags as u32 }
 }
 
 /// Pointer into the path buffer.

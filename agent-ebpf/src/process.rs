@@ -16,20 +16,19 @@ use nightjar_abi::{
 };
 
 use crate::{
-    credentials, globals,
+    cgroup, credentials,
     kernel::{Ptr, Typed, bound, number},
     path::{self, Path},
     send::{Claim, Count, Scratch},
-    task,
+    task, times,
 };
 
 const CLONE_THREAD: u64 = 0x0001_0000;
 /// `SIGNAL_GROUP_EXIT`
 /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/sched/signal.h#L253>
 const SIGNAL_GROUP_EXIT: u32 = 4;
-/// Room of `linux_binprm.interp`, a string of the script's first line.
-/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/binfmts.h#L19>
-const INTERP_MAX: u32 = 256;
+/// Most bytes of an interpreter's name: a script's is at most 255 long, that of binfmt_misc may be longer.
+const INTERP_MAX: u32 = 1023;
 
 /// The task at argument `n`.
 #[inline(always)]
@@ -53,9 +52,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
         None => count.dropped(DropReason::ReadFault),
     }
     claim.release();
-    if globals::TRACK_CREDENTIALS.load() != 0
-        && let Some(task) = argument(&ctx, 0)
-    {
+    if let Some(task) = argument::<Task>(&ctx, 0) {
         credentials::check(task, call::EXEC);
     }
     0
@@ -81,15 +78,20 @@ fn exec(ctx: &BtfTracePointContext, count: Count, scratch: *mut Scratch) -> Opti
         (*record).argc = binprm.get(BINPRM_ARGC);
     }
 
-    let mut tail = Tail { scratch, len: 0 };
-    let exe = path::write(scratch, file.follow(FILE_DENTRY)?, file.follow(FILE_MNT)?)?;
+    let mut tail = Tail::new(scratch);
+    let root = task::mount_root(task);
+    let exe = path::write(scratch, file.follow(FILE_DENTRY)?, file.follow(FILE_MNT)?, root);
     let exe = tail.path(&exe);
     let fs = task.follow(TASK_FS)?;
-    let cwd = path::write(scratch, fs.follow(FS_PWD_DENTRY)?, fs.follow(FS_PWD_MNT)?)?;
+    let cwd = path::write(scratch, fs.follow(FS_PWD_DENTRY)?, fs.follow(FS_PWD_MNT)?, root);
     let cwd = tail.path(&cwd);
     let filename = tail.text::<{ PATH_MAX as u32 }>(binprm.follow(BINPRM_FILENAME)?.address());
-    let interp = tail.text::<{ INTERP_MAX - 1 }>(binprm.follow(BINPRM_INTERP)?.address());
-    let cgroup_path = match task::cgroup(task) {
+    // The kernel lets both point to the same text until an interpreter is named.
+    let interp = match binprm.follow(BINPRM_INTERP)?.address() {
+        interp if interp != binprm.follow(BINPRM_FILENAME)?.address() => tail.text::<INTERP_MAX>(interp),
+        _ => tail.nothing(),
+    };
+    let cgroup_path = match cgroup::of(task) {
         Some((node, _)) => tail.path(&path::write_cgroup(scratch, node)),
         None => tail.nothing(),
     };
@@ -106,7 +108,7 @@ fn exec(ctx: &BtfTracePointContext, count: Count, scratch: *mut Scratch) -> Opti
         debug!(ctx, "arguments of process {} could not be read", task.get(TASK_TGID));
     }
 
-    let len = size_of::<Exec>() as u64 + tail.len;
+    let len = size_of::<Exec>() as u64 + bound::<{ u16::MAX as u32 }>(tail.len());
     trace!(ctx, "exec by process {}, record of {} bytes", task.get(TASK_TGID), len);
     // SAFETY: as above.
     unsafe {
@@ -125,23 +127,38 @@ fn exec(ctx: &BtfTracePointContext, count: Count, scratch: *mut Scratch) -> Opti
 /// The end of a record, growing.
 struct Tail {
     scratch: *mut Scratch,
-    /// Bytes so far; what is before the arguments stays below [`PATHS_MAX`] because each part is bounded.
-    len: u64,
 }
 
 impl Tail {
+    #[inline(always)]
+    fn new(scratch: *mut Scratch) -> Self {
+        // SAFETY: the map's own memory.
+        unsafe { (&raw mut (*scratch).tail).write_volatile(0) };
+        Self { scratch }
+    }
+
+    /// Bytes so far, kept in memory for the reason that `Walk` gives. What is before the arguments stays below
+    /// [`PATHS_MAX`] because each part is bounded.
+    #[inline(always)]
+    fn len(&self) -> u64 {
+        // SAFETY: the map's own memory.
+        unsafe { (&raw const (*self.scratch).tail).read_volatile() }
+    }
+
     /// Where the next byte goes, bounded for the verifier.
     #[inline(always)]
-    fn place(&mut self) -> *mut u8 {
-        self.len = bound::<{ PATHS_MAX as u32 - 1 }>(self.len);
+    fn place(&self) -> *mut u8 {
+        let len = bound::<{ PATHS_MAX as u32 - 1 }>(self.len());
         // SAFETY: inside the record by the bound.
-        unsafe { (&raw mut (*self.scratch).record).cast::<u8>().add(size_of::<Exec>() + self.len as usize) }
+        unsafe { (&raw mut (*self.scratch).record).cast::<u8>().add(size_of::<Exec>() + len as usize) }
     }
 
     #[inline(always)]
     fn span(&mut self, len: u64, flags: u32) -> Span {
-        let start = (size_of::<Exec>() as u64 + self.len) as u16;
-        self.len += len;
+        let before = self.len();
+        let start = (size_of::<Exec>() as u64 + before) as u16;
+        // SAFETY: the map's own memory.
+        unsafe { (&raw mut (*self.scratch).tail).write_volatile(before + len) };
         Span { start, len: len as u16, flags }
     }
 
@@ -169,7 +186,8 @@ impl Tail {
         if read <= 0 {
             return self.span(0, span_flags::FAULT);
         }
-        self.span(bound::<MAX>(read as u64 - 1), 0)
+        let len = bound::<MAX>(read as u64 - 1);
+        self.span(len, if len == u64::from(MAX) { span_flags::TRUNCATED } else { 0 })
     }
 
     /// The arguments, out of the process's memory: the kernel has just put them there.
@@ -206,9 +224,7 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
     } else {
         count.filtered();
     }
-    if globals::TRACK_CREDENTIALS.load() != 0 {
-        credentials::born(child);
-    }
+    credentials::born(child);
     0
 }
 
@@ -252,11 +268,13 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
         return 0;
     };
     // Before the exit, so that the change comes before the end.
-    if globals::TRACK_CREDENTIALS.load() != 0 {
-        credentials::check(task, call::UNKNOWN);
-        credentials::forget(task);
+    credentials::check(task, call::UNKNOWN);
+    credentials::forget(task);
+    let last = is_last(&ctx, task);
+    if !last {
+        times::add(task);
     }
-    if is_last(&ctx, task) {
+    if last {
         trace!(&ctx, "end of process {}", task.get(TASK_TGID));
         exit(count, task);
     } else {
@@ -298,16 +316,7 @@ fn exit(count: Count, task: Ptr<Task, Typed>) {
 unsafe fn write_exit(record: *mut Exit, task: Ptr<Task, Typed>) -> Option<()> {
     let signal = task.follow(TASK_SIGNAL)?;
     let leader = task.follow(TASK_GROUP_LEADER)?;
-    // Times of threads that were reaped are with the process; the leader is not reaped before its parent
-    // asks, and the last thread may be another.
-    let mut utime = signal.get(SIGNAL_UTIME).wrapping_add(task.get(TASK_UTIME));
-    let mut stime = signal.get(SIGNAL_STIME).wrapping_add(task.get(TASK_STIME));
-    let mut runtime = signal.get(SIGNAL_RUNTIME).wrapping_add(task.get(TASK_RUNTIME));
-    if leader.address() != task.address() {
-        utime = utime.wrapping_add(leader.get(TASK_UTIME));
-        stime = stime.wrapping_add(leader.get(TASK_STIME));
-        runtime = runtime.wrapping_add(leader.get(TASK_RUNTIME));
-    }
+    let times = times::take(task)?;
     // As `wait` takes it: <https://github.com/torvalds/linux/blob/v6.12/kernel/exit.c#L1163-L1164>
     let status = if signal.get(SIGNAL_FLAGS) & SIGNAL_GROUP_EXIT != 0 {
         signal.get(SIGNAL_GROUP_EXIT_CODE)
@@ -319,9 +328,9 @@ unsafe fn write_exit(record: *mut Exit, task: Ptr<Task, Typed>) -> Option<()> {
         task::write_info(&raw mut (*record).info, task)?;
         (*record).status = status;
         (*record).reserved = 0;
-        (*record).utime = utime;
-        (*record).stime = stime;
-        (*record).runtime = runtime;
+        (*record).utime = times.utime;
+        (*record).stime = times.stime;
+        (*record).runtime = times.runtime;
         (*record).maxrss = signal.get(SIGNAL_MAXRSS);
     }
     Some(())

@@ -43,6 +43,31 @@ pub struct Scratch {
     pub record: [u8; RECORD_ROOM],
     /// A path that is being put together from its end.
     pub path: [u8; 8192],
+    /// How far that is.
+    pub walk: Walk,
+    /// Bytes of the record's tail so far.
+    pub tail: u64,
+}
+
+/// State of a walk up a path.
+///
+/// It is kept in memory and not in registers for the verifier's sake: what is read from a map is just a number
+/// to it, whatever way led there, so that all ways through a step of the walk end in the same state, and only
+/// one of them is followed to the next step.
+#[repr(C)]
+pub struct Walk {
+    /// Address of the `dentry` or `kernfs_node` that is next.
+    pub node: u64,
+    /// Address of the `mount` that it is in.
+    pub mount: u64,
+    /// Address of that mount's root.
+    pub root: u64,
+    /// Address of the mount at the root of the task's namespace.
+    pub namespace_root: u64,
+    /// Where the path begins in the buffer.
+    pub start: u64,
+    /// [`nightjar_abi::record::span_flags`]
+    pub flags: u64,
 }
 
 /// A scratch buffer that nobody else uses until it is given back.
@@ -141,6 +166,10 @@ impl Count {
     /// Sends the first `len` bytes of a scratch buffer's record.
     #[inline(always)]
     pub fn output(self, scratch: *mut Scratch, len: u64) {
+        if len > RECORD_ROOM as u64 {
+            self.dropped(DropReason::TooBig);
+            return;
+        }
         // SAFETY: `len` is bounded by the masks of the parts; the verifier holds it against the map's size.
         let sent = unsafe {
             aya_ebpf::helpers::generated::bpf_ringbuf_output(

@@ -3,14 +3,15 @@
 use aya_ebpf::{cty::c_void, helpers::generated::bpf_seq_write};
 use nightjar_abi::{
     fields::*,
+    hook::{DropReason, Hook},
     record::{FileInfo, Kind, Snapshot, Span},
 };
 
 use crate::{
-    credentials, globals,
+    cgroup, credentials,
     kernel::{Ptr, Typed, bound},
     path::{self, Path},
-    send::{Claim, Scratch, header},
+    send::{Claim, Count, Scratch, header},
     task,
 };
 
@@ -27,18 +28,30 @@ pub extern "C" fn snapshot_tasks(ctx: *mut c_void) -> i32 {
     // SAFETY: the context has two pointers.
     let (meta, task) = unsafe { (*ctx.cast::<*const *mut c_void>(), *ctx.cast::<*const u8>().add(1)) };
     let Some(task) = Ptr::<Task, Typed>::new(task) else { return 0 };
-    if globals::TRACK_CREDENTIALS.load() != 0 {
-        credentials::seed(task);
+    credentials::seed(task);
+    if task.get(TASK_PID) != task.get(TASK_TGID) {
+        return 0;
     }
-    let is_leader = task.get(TASK_PID) == task.get(TASK_TGID);
-    if is_leader && let Some(claim) = Claim::take() {
-        if let Some(len) = snapshot(claim.get(), task) {
-            // SAFETY: the first member of `bpf_iter_meta` is the `seq_file`; `len` is bounded by its parts.
-            unsafe { bpf_seq_write((*meta).cast(), (&raw mut (*claim.get()).record).cast(), len as u32) };
-        }
-        claim.release();
+    let Some(claim) = Claim::take() else {
+        lost(DropReason::Nested);
+        return 0;
+    };
+    match snapshot(claim.get(), task) {
+        // SAFETY: the first member of `bpf_iter_meta` is the `seq_file`; `len` is bounded by its parts. When it
+        // is full the kernel calls again for the same task.
+        Some(len) => unsafe {
+            bpf_seq_write((*meta).cast(), (&raw mut (*claim.get()).record).cast(), len as u32);
+        },
+        None => lost(DropReason::ReadFault),
     }
+    claim.release();
     0
+}
+
+fn lost(reason: DropReason) {
+    if let Some(count) = Count::seen(Hook::Snapshot) {
+        count.dropped(reason);
+    }
 }
 
 #[inline(always)]
@@ -46,26 +59,27 @@ fn snapshot(scratch: *mut Scratch, task: Ptr<Task, Typed>) -> Option<u64> {
     // SAFETY: the record begins with room for a `Snapshot`, at a multiple of eight.
     let record: *mut Snapshot = unsafe { (&raw mut (*scratch).record).cast() };
     let mut end = size_of::<Snapshot>() as u64;
+    let root = task::mount_root(task);
     let nothing = Span { start: end as u16, len: 0, flags: 0 };
     // SAFETY (all of this block): `record` is our own memory.
     unsafe {
         task::write_info(&raw mut (*record).info, task)?;
         (*record).file =
-            FileInfo { inode: 0, fs_magic: 0, device: 0, links: 0, mode: 0, uid: 0, gid: 0, mount_flags: 0 };
+            FileInfo { inode: 0, device: 0, links: 0, mode: 0, uid: 0, gid: 0, mount_flags: 0, flags: 0, reserved: 0 };
         (*record).exe = nothing;
         (*record).cwd = nothing;
         (*record).cgroup_path = nothing;
 
         if let Some(file) = task.follow(TASK_MM).and_then(|mm| mm.follow(MM_EXE_FILE)) {
             task::write_file(&raw mut (*record).file, file)?;
-            let exe = path::write(scratch, file.follow(FILE_DENTRY)?, file.follow(FILE_MNT)?)?;
+            let exe = path::write(scratch, file.follow(FILE_DENTRY)?, file.follow(FILE_MNT)?, root);
             (*record).exe = append(scratch, &mut end, &exe);
         }
         if let Some(fs) = task.follow(TASK_FS) {
-            let cwd = path::write(scratch, fs.follow(FS_PWD_DENTRY)?, fs.follow(FS_PWD_MNT)?)?;
+            let cwd = path::write(scratch, fs.follow(FS_PWD_DENTRY)?, fs.follow(FS_PWD_MNT)?, root);
             (*record).cwd = append(scratch, &mut end, &cwd);
         }
-        if let Some((node, _)) = task::cgroup(task) {
+        if let Some((node, _)) = cgroup::of(task) {
             let cgroup = path::write_cgroup(scratch, node);
             (*record).cgroup_path = append(scratch, &mut end, &cgroup);
         }

@@ -3,10 +3,13 @@
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use nightjar_abi::{
     fields::*,
-    record::{Creds, FileInfo, Namespaces, TaskInfo, TaskRef, task_flags},
+    record::{Creds, FileInfo, Namespaces, TaskInfo, TaskRef, file_flags, task_flags},
 };
 
-use crate::kernel::{Access, Ptr, Typed, has, number};
+use crate::{
+    cgroup,
+    kernel::{Access, Ptr, Typed, has, number},
+};
 
 /// `PF_KTHREAD`
 /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/sched.h#L1690>
@@ -25,7 +28,7 @@ pub fn write_info<A: Access>(info: *mut TaskInfo, task: Ptr<Task, A>) -> Option<
         (*info).parent = task_ref(task.follow(TASK_REAL_PARENT)?)?;
         write_creds(&raw mut (*info).creds, task.follow(TASK_CRED)?);
         write_namespaces(info, task);
-        let (cgroup, is_v1) = match cgroup(task) {
+        let (cgroup, is_v1) = match cgroup::of(task) {
             Some((cgroup, is_v1)) => (cgroup.get(KERNFS_ID), is_v1),
             None => (0, false),
         };
@@ -126,48 +129,33 @@ unsafe fn write_namespaces<A: Access>(info: *mut TaskInfo, task: Ptr<Task, A>) {
     }
 }
 
-/// The cgroup that says most of where a task runs, and whether it is of version 1: that of a version 1
-/// controller where such a hierarchy is in use and the task is not at its root (docker on a hybrid host),
-/// else that of version 2.
+/// Root of a task's mount namespace; zero for a task that is ending.
 #[inline(always)]
-pub fn cgroup<A: Access>(task: Ptr<Task, A>) -> Option<(Ptr<KernfsNode, A>, bool)> {
-    let set = task.follow(TASK_CGROUPS)?;
-    let default = set.follow(CSS_SET_DEFAULT)?;
-    if let Some(v1) = subsystem(set) {
-        let other_hierarchy = v1.follow(CGROUP_ROOT)?.address() != default.follow(CGROUP_ROOT)?.address();
-        let node = v1.follow(CGROUP_KERNFS)?;
-        if other_hierarchy && node.follow(KERNFS_PARENT).is_some() {
-            return Some((node, true));
-        }
-    }
-    Some((default.follow(CGROUP_KERNFS)?, false))
-}
-
-#[inline(always)]
-fn subsystem<A: Access>(set: Ptr<CssSet, A>) -> Option<Ptr<Cgroup, A>> {
-    if !has(SUBSYS_V1) {
-        return None;
-    }
-    // An element of an array of pointers, at a place that is constant to the verifier.
-    set.follow_element(CSS_SET_SUBSYS, number(SUBSYS_V1))?.follow(CSS_CGROUP)
+pub fn mount_root<A: Access>(task: Ptr<Task, A>) -> u64 {
+    let root = task
+        .follow(TASK_NSPROXY)
+        .and_then(|proxy| proxy.follow(NSPROXY_MNT))
+        .and_then(|namespace| namespace.follow(MNT_NS_ROOT));
+    root.map_or(0, |root| root.address())
 }
 
 /// Describes the file behind an image.
 #[inline(always)]
 pub fn write_file(to: *mut FileInfo, file: Ptr<File, Typed>) -> Option<()> {
     let inode = file.follow(FILE_INODE)?;
-    let superblock = inode.follow(INODE_SB)?;
+    let hashed = file.follow(FILE_DENTRY)?.follow(DENTRY_HASHED).is_some();
     // SAFETY: `to` points into a record of ours.
     unsafe {
         *to = FileInfo {
             inode: inode.get(INODE_NUMBER),
-            fs_magic: superblock.get(SB_MAGIC),
-            device: superblock.get(SB_DEV),
+            device: inode.follow(INODE_SB)?.get(SB_DEV),
             links: inode.get(INODE_NLINK),
             mode: u32::from(inode.get(INODE_MODE)),
             uid: inode.get(INODE_UID),
             gid: inode.get(INODE_GID),
             mount_flags: file.follow(FILE_MNT)?.get(VFSMOUNT_FLAGS),
+            flags: if hashed { 0 } else { file_flags::UNLINKED },
+            reserved: 0,
         };
     }
     Some(())

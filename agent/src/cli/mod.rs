@@ -95,10 +95,11 @@ fn log_to_stderr(verbose: u8, kernel_log: Option<KernelLog>) {
         1 => "info",
         _ => "debug",
     };
-    // What the kernel programs say was asked for by its own option.
+    // What the kernel programs say is asked for by its own option; the rest by -v, or the usual variable.
     let kernel_level = kernel_log.map_or("off", KernelLog::name);
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("{level},nightjar_ebpf={kernel_level}")));
+    let usual = std::env::var("RUST_LOG").ok().filter(|_| verbose == 0);
+    let rest = usual.as_deref().unwrap_or(level);
+    let filter = EnvFilter::new(format!("{rest},nightjar_ebpf={kernel_level}"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -130,15 +131,14 @@ impl KernelLog {
 }
 
 impl Watch {
-    fn kinds(&self) -> Kinds {
-        Kinds::of(&self.kind)
+    fn kinds(&self) -> Result<Kinds> {
+        Ok(Kinds::of(&self.kind)?)
     }
 
     fn kernel_options(&self) -> kernel::Options {
         kernel::Options {
             ring_bytes: self.ring_size << 20,
             log_level: self.kernel_log.map_or(0, |level| level as u8),
-            ..kernel::Options::default()
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -34,6 +34,8 @@ use crate::{
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a writer that takes nothing may hold up the end.
 const LONGEST_STOP: Duration = Duration::from_secs(3);
+/// Most time that is spent on records before looking whether something else is to be done.
+const LONGEST_DRAIN: Duration = Duration::from_millis(50);
 
 /// Loaded sensors, not read from yet.
 pub(super) struct Session {
@@ -41,6 +43,8 @@ pub(super) struct Session {
     ring: Ring,
     counters: Counters,
     pipeline: Pipeline,
+    /// Nanoseconds since boot, just before the first program was attached.
+    since: u64,
     duration: Option<Duration>,
     carries_log: bool,
 }
@@ -66,9 +70,10 @@ enum Stopped {
 impl Session {
     /// Loads what the asked kinds need, then takes stock of what runs.
     pub(super) fn start(watch: &Watch) -> Result<Self> {
-        let kinds = watch.kinds();
+        let kinds = watch.kinds()?;
         let pipeline =
             Pipeline::new(kinds.clone(), Bounds::default()).context("cannot identify this boot")?;
+        let since = since_boot();
         let mut kernel = Kernel::load(&watch.kernel_options(), |sensor| kinds.include(sensor.sensor.name()))?;
         for serving in kernel.serving() {
             if let Some(candidate) = serving.candidate {
@@ -77,7 +82,8 @@ impl Session {
         }
         let (ring, counters) = (kernel.take_ring()?, kernel.take_counters()?);
         let carries_log = watch.kernel_log.is_some();
-        let mut session = Self { kernel, ring, counters, pipeline, duration: watch.duration, carries_log };
+        let mut session =
+            Self { kernel, ring, counters, pipeline, since, duration: watch.duration, carries_log };
         session.take_stock()?;
         Ok(session)
     }
@@ -105,14 +111,20 @@ impl Session {
             kernel::spawn_log(self.kernel.ebpf_mut()).context("cannot read the kernel programs' log")?;
         }
         let duration = self.duration.unwrap_or(Duration::MAX);
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, progress) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (ended, mut end) = oneshot::channel();
         let drain = Drain {
             kernel: Some(self.kernel),
             ring: self.ring,
             counters: self.counters,
             pipeline: self.pipeline,
-            output: Output { export, left: number.unwrap_or(u64::MAX), failed: None },
+            output: Output {
+                export,
+                left: number.unwrap_or(u64::MAX),
+                failed: None,
+                progress: Arc::clone(&progress),
+            },
+            since: self.since,
             stop: Arc::clone(&stop),
         };
         let thread = thread::Builder::new().name("drain".to_owned());
@@ -126,9 +138,14 @@ impl Session {
             _ = terminate.recv() => {}
         }
         stop.store(true, Ordering::Relaxed);
-        match tokio::time::timeout(LONGEST_STOP, end).await {
-            Ok(report) => finish(report),
-            Err(_) => anyhow::bail!("whoever reads the events takes none: what was under way is lost"),
+        loop {
+            let written = progress.load(Ordering::Relaxed);
+            if let Ok(report) = tokio::time::timeout(LONGEST_STOP, &mut end).await {
+                return finish(report);
+            }
+            if progress.load(Ordering::Relaxed) == written {
+                anyhow::bail!("whoever reads the events takes none: what was under way is lost");
+            }
         }
     }
 }
@@ -145,6 +162,7 @@ struct Drain {
     counters: Counters,
     pipeline: Pipeline,
     output: Output,
+    since: u64,
     stop: Arc<AtomicBool>,
 }
 
@@ -154,20 +172,26 @@ struct Output {
     /// Events that are still wanted.
     left: u64,
     failed: Option<io::Error>,
+    /// Raised whenever something was written.
+    progress: Arc<AtomicU64>,
 }
 
 impl Output {
-    fn take(&mut self, event: &Event) {
+    /// Takes an event, if any is still wanted; whether it did.
+    fn take(&mut self, event: &Event) -> bool {
         if self.is_over() {
-            return;
+            return false;
         }
         self.left -= 1;
         self.failed = self.export.event(event).err();
+        self.progress.fetch_add(1, Ordering::Relaxed);
+        self.failed.is_none()
     }
 
     fn flush(&mut self) {
         if self.failed.is_none() {
             self.failed = self.export.flush().err();
+            self.progress.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -183,24 +207,26 @@ impl Output {
 impl Drain {
     fn run(mut self) -> Result<Report, Stopped> {
         let start = Instant::now();
-        let (mut told, mut told_at) = (Sample::zero(), since_boot());
+        let (mut told, mut told_at) = (Sample::zero(), self.since);
         let mut next_sample = start + SAMPLE_INTERVAL;
         while !self.stop.load(Ordering::Relaxed) && !self.output.is_over() {
-            self.drain();
+            let more = self.drain();
             let now = Instant::now();
             if now >= next_sample {
                 next_sample = now + SAMPLE_INTERVAL;
                 self.tell_losses(&mut told, &mut told_at);
             }
             self.output.flush();
-            if !self.output.is_over() {
+            if !more && !self.output.is_over() {
                 self.ring.wait(next_sample.saturating_duration_since(now).min(SAMPLE_INTERVAL))?;
             }
         }
 
         // Detach first: then what is in the ring is all there will be, and the counters stand still.
         drop(self.kernel.take());
-        self.drain();
+        while self.drain() {
+            self.output.flush();
+        }
         self.tell_losses(&mut told, &mut told_at);
         self.output.flush();
 
@@ -222,9 +248,14 @@ impl Drain {
         Ok(Report { stats, sample: told, elapsed: start.elapsed(), quiet })
     }
 
-    fn drain(&mut self) {
+    /// Takes records for a while; whether there may be more.
+    fn drain(&mut self) -> bool {
         let Self { ring, pipeline, output, .. } = self;
-        ring.drain(|record| pipeline.record(record, |event| output.take(&event)));
+        let end = Instant::now() + LONGEST_DRAIN;
+        ring.drain(|record| {
+            pipeline.record(record, |event| output.take(event));
+            Instant::now() < end
+        })
     }
 
     fn tell_losses(&mut self, told: &mut Sample, told_at: &mut u64) {

@@ -2,8 +2,8 @@
 #![allow(unsafe_code, reason = "the only place where bytes become a structure")]
 
 use super::{
-    Credentials, Creds, Exec, ExecFailed, Exit, FileInfo, Fork, Header, Namespaces, Snapshot, Span, TaskInfo,
-    TaskRef,
+    Credentials, Creds, Exec, ExecFailed, Exit, FileInfo, Fork, Header, Namespaces, NewCgroup, Snapshot,
+    Span, TaskInfo, TaskRef,
 };
 
 /// A layout that any bytes are a valid value of.
@@ -21,7 +21,7 @@ macro_rules! bodies {
 }
 
 bodies!(Header, Span, TaskRef, Creds, Namespaces, TaskInfo, FileInfo);
-bodies!(Exec, ExecFailed, Fork, Exit, Credentials, Snapshot);
+bodies!(Exec, ExecFailed, Fork, Exit, Credentials, Snapshot, NewCgroup);
 
 /// The first bytes as a `T`, if there are as many.
 pub(super) fn read<T: Body>(bytes: &[u8]) -> Option<T> {

@@ -7,7 +7,7 @@ mod body;
 
 use nightjar_abi::record::{
     ABI_VERSION, Credentials, Creds, Exec, ExecFailed, Exit, FileInfo, Fork, Header, Kind, Namespaces,
-    Snapshot, Span, TaskInfo, TaskRef, span_flags,
+    NewCgroup, Snapshot, Span, TaskInfo, TaskRef, span_flags,
 };
 
 /// A record, its texts borrowed from the ring buffer.
@@ -25,6 +25,8 @@ pub enum Record<'a> {
     Credentials(Credentials),
     /// [`Snapshot`]
     Snapshot(SnapshotRecord<'a>),
+    /// [`NewCgroup`]
+    NewCgroup(NewCgroup, Text<'a>),
 }
 
 /// An exec with its texts.
@@ -38,7 +40,7 @@ pub struct ExecRecord<'a> {
     pub cwd: Text<'a>,
     /// Path given to the call.
     pub filename: Text<'a>,
-    /// Interpreter that a script names.
+    /// Interpreter that a script names; empty where there is none.
     pub interp: Text<'a>,
     /// Path of the cgroup.
     pub cgroup_path: Text<'a>,
@@ -66,6 +68,8 @@ pub struct Text<'a> {
     pub bytes: &'a [u8],
     /// More were, but not all could be taken.
     pub truncated: bool,
+    /// A path that does not lead to the root of the mount namespace.
+    pub unreachable: bool,
     /// They could not be read.
     pub unreadable: bool,
 }
@@ -145,6 +149,11 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
         Kind::Fork => Record::Fork(fixed(bytes)?),
         Kind::Exit => Record::Exit(fixed(bytes)?),
         Kind::Credentials => Record::Credentials(fixed(bytes)?),
+        Kind::NewCgroup => {
+            let body: NewCgroup = fixed(bytes)?;
+            let tail = Tail { bytes, start: size_of::<NewCgroup>() };
+            Record::NewCgroup(body, tail.text("path", body.path)?)
+        }
         Kind::Snapshot => {
             let body: Snapshot = fixed(bytes)?;
             let tail = Tail { bytes, start: size_of::<Snapshot>() };
@@ -215,6 +224,7 @@ impl<'a> Tail<'a> {
         Ok(Text {
             bytes,
             truncated: span.flags & span_flags::TRUNCATED != 0,
+            unreachable: span.flags & span_flags::UNREACHABLE != 0,
             unreadable: span.flags & span_flags::FAULT != 0,
         })
     }
@@ -323,7 +333,7 @@ mod tests {
 
         #[test]
         fn any_bytes_behind_a_true_header_give_a_record_or_an_error(
-            kind in 0_u16..8,
+            kind in 0_u16..9,
             mut bytes in proptest::collection::vec(any::<u8>(), 24..2048),
         ) {
             let len = u32::try_from(bytes.len()).unwrap();

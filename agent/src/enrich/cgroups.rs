@@ -1,6 +1,6 @@
 //! Cgroups by number.
 //!
-//! Records of an exec carry the path of the cgroup, all records its number; the paths are kept so that
+//! Records of an exec and of a new cgroup carry its path, all records its number; the paths are kept so that
 //! the others have them too.
 
 use std::{num::NonZeroUsize, sync::Arc};
@@ -37,25 +37,25 @@ impl Default for Cgroups {
 }
 
 impl Cgroups {
-    /// A record tells the path of a task's cgroup.
-    pub fn learn(&mut self, info: &TaskInfo, path: &Text<'_>) {
+    /// A record tells the path of a cgroup; `flags` are [`task_flags`].
+    pub fn learn(&mut self, id: u64, flags: u32, path: &Text<'_>) {
         let text = nightjar_proto::text::from_bytes(path.bytes);
-        let known = self.known.get(&key(info));
+        let known = self.known.get(&key(id, flags));
         if path.unreadable || known.is_some_and(|known| known.path == text) {
             return;
         }
         let container = identify(&text);
         let facts = CgroupFacts { path: text, truncated: path.truncated, container };
-        self.known.put(key(info), Arc::new(facts));
+        self.known.put(key(id, flags), Arc::new(facts));
     }
 
     /// What is known of a task's cgroup.
     pub fn of(&mut self, info: &TaskInfo) -> Option<Arc<CgroupFacts>> {
-        self.known.get(&key(info)).map(Arc::clone)
+        self.known.get(&key(info.cgroup_id, info.flags)).map(Arc::clone)
     }
 }
 
 /// Version 1 hierarchies number their cgroups by themselves.
-fn key(info: &TaskInfo) -> (u64, bool) {
-    (info.cgroup_id, info.flags & task_flags::CGROUP_V1 != 0)
+fn key(id: u64, flags: u32) -> (u64, bool) {
+    (id, flags & task_flags::CGROUP_V1 != 0)
 }

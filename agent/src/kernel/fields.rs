@@ -876,7 +876,6 @@ mod tests {
         let Some(offsets) = running_kernel() else { return };
         assert_eq!(value!(offsets, REGISTERS_ARG1), 14 * 8);
         assert_eq!(value!(offsets, REGISTERS_ARG2), 13 * 8);
-        assert_eq!(value!(offsets, REGISTERS_ARG3), 12 * 8);
         assert_eq!(value!(offsets, REGISTERS_SIZE), 21 * 8);
     }
 

@@ -16,7 +16,7 @@ use super::{
     btf::{self, BtfError as FieldsBtfError},
     counters::Counters,
     fields::{ResolveError, resolve},
-    plan::{self, HookKind, Probes, SensorPlan, Serving},
+    plan::{self, Candidate, HookKind, PLAN, Probes, SensorPlan, Serving},
     ring::Ring,
     tracefs,
 };
@@ -29,8 +29,6 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nightja
 pub struct Options {
     /// Bytes of the critical lane's ring buffer: a power of two and a multiple of the page size.
     pub ring_bytes: u32,
-    /// Most tasks whose credentials are kept.
-    pub tasks: u32,
     /// Lines of the kernel programs that are carried into the log: 0 none, 1 errors, to 5 traces.
     pub log_level: u8,
 }
@@ -38,8 +36,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         // A record of 1 KiB, 10,000 times a second, for 0.4 s; the pages are mapped twice and count twice
-        // as resident. Tasks: the default `pid_max` of small machines; 136 bytes each.
-        Self { ring_bytes: 4 << 20, tasks: 32768, log_level: 0 }
+        // as resident.
+        Self { ring_bytes: 4 << 20, log_level: 0 }
     }
 }
 
@@ -84,9 +82,6 @@ pub enum KernelError {
         /// What the host said to each candidate.
         reason: String,
     },
-    /// tracefs can be neither found nor mounted.
-    #[error("cannot read tracefs")]
-    Tracefs(#[source] io::Error),
     /// A map is not as the object should have it.
     #[error("map {0} is not usable")]
     Map(&'static str, #[source] MapError),
@@ -133,9 +128,6 @@ impl Kernel {
         }
         let cpus = aya::util::nr_cpus().map_err(|(file, error)| KernelError::Cpus(file, error))?;
         let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
-        let tracks_credentials = plan::PLAN
-            .iter()
-            .any(|row| row.sensor == plan::Sensor::Credentials && (row.required || wanted(row)));
         let helper = is_helper_supported(ProgramType::TracePoint, BpfHelper::BPF_FUNC_task_pt_regs);
 
         // The verifier's account of each step is megabytes, its complaint is a line.
@@ -151,25 +143,20 @@ impl Kernel {
             .verifier_log_level(verifier_log)
             .override_global("FIELD_OFFSETS", offsets.values(), true)
             .override_global("HAVE_TASK_PT_REGS", &u8::from(helper.unwrap_or(false)), true)
-            .override_global("TRACK_CREDENTIALS", &u8::from(tracks_credentials), true)
             .override_global(aya_log::LEVEL, &options.log_level, true)
             .map_max_entries("CRITICAL", options.ring_bytes)
             .map_max_entries("SCRATCH", cpus.saturating_mul(SCRATCH_LEVELS))
-            .map_max_entries("TASK_CREDS", if tracks_credentials { options.tasks } else { 1 })
+            .map_max_entries("TASK_CREDS", tasks_kept())
             .load(OBJECT)
             .map_err(|error| KernelError::Load(Box::new(error)))?;
 
         let btf = Btf::from_sys_fs()?;
-        let serving = tracefs::with(|| {
-            let probes = probe(&mut ebpf, &btf);
-            let serving = plan::choose(&wanted, &probes);
-            attach(&mut ebpf, &btf, &serving)?;
-            Ok::<_, KernelError>(serving)
-        });
-        let serving = match serving {
-            Ok(serving) => serving?,
-            Err(error) => return Err(KernelError::Tracefs(error)),
-        };
+        let result = tracefs::with(|| attach(&mut ebpf, &btf, &wanted, None));
+        let serving = match result {
+            Ok(serving) => serving,
+            // Then all but the hooks that need it.
+            Err(error) => attach(&mut ebpf, &btf, &wanted, Some(&format!("no tracefs: {error}"))),
+        }?;
         drop(btf);
         give_back_memory();
         Ok(Self { ebpf, serving })
@@ -207,6 +194,8 @@ impl Kernel {
             ("execve_exit", Hook::ExecFailed),
             ("execveat_exit", Hook::ExecFailed),
             ("creds_syscall", Hook::Credentials),
+            ("creds_prctl", Hook::Credentials),
+            ("new_cgroup", Hook::NewCgroup),
         ];
         let mut programs = Vec::new();
         for (name, hook) in hooks {
@@ -259,7 +248,7 @@ impl Kernel {
 }
 
 /// Loads and attaches a tiny program of each kind that hooks need.
-fn probe(ebpf: &mut Ebpf, btf: &Btf) -> Probes {
+fn probe(ebpf: &mut Ebpf, btf: &Btf, no_tracefs: Option<&str>) -> Probes {
     let mut probes = Probes::new();
     for kind in HookKind::PROBED {
         let (name, point) = match kind {
@@ -268,12 +257,9 @@ fn probe(ebpf: &mut Ebpf, btf: &Btf) -> Probes {
             HookKind::TaskIterator => ("probe_iter", "task"),
             HookKind::Passing | HookKind::Procfs => continue,
         };
-        let answer = match ebpf.program_mut(name) {
-            Some(program) => load_program(program, btf, point)
-                .and_then(|()| attach_program(program, point))
-                .and_then(|()| unload_program(program))
-                .map_err(|error| explain(&error)),
-            None => Err(format!("the object has no program {name}")),
+        let answer = match (kind, no_tracefs) {
+            (HookKind::SyscallTracepoint, Some(reason)) => Err(reason.to_owned()),
+            _ => try_program(ebpf, btf, name, &[point]).map(|()| unload_program(ebpf, name)),
         };
         match &answer {
             Ok(()) => debug!("the host takes a {kind}"),
@@ -284,38 +270,71 @@ fn probe(ebpf: &mut Ebpf, btf: &Btf) -> Probes {
     probes
 }
 
-fn attach(ebpf: &mut Ebpf, btf: &Btf, serving: &[Serving]) -> Result<(), KernelError> {
-    for row in serving {
-        let Some(candidate) = row.candidate else {
-            let reason = row.refused.iter().map(|r| format!("{}: {}", r.kind, r.reason)).collect::<Vec<_>>();
-            let reason = reason.join("; ");
-            if row.plan.required {
-                return Err(KernelError::NoHook { sensor: row.plan.sensor, reason });
+/// Serves each sensor that is wanted by the first of its candidates that the host takes.
+fn attach(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    wanted: &impl Fn(&SensorPlan) -> bool,
+    no_tracefs: Option<&str>,
+) -> Result<Vec<Serving>, KernelError> {
+    let probes = probe(ebpf, btf, no_tracefs);
+    let mut all = Vec::new();
+    for plan in PLAN.iter().filter(|plan| plan.required || wanted(plan)) {
+        let serving = plan::choose(plan, &probes, |candidate| try_candidate(ebpf, btf, candidate));
+        let reasons = serving.refused.iter().map(|r| format!("{}: {}", r.kind, r.reason)).collect::<Vec<_>>();
+        match serving.candidate {
+            Some(candidate) if !reasons.is_empty() => warn!(
+                "{} is served by {} ({}), as better ways are refused: {}",
+                plan.sensor,
+                candidate.kind,
+                candidate.worth,
+                reasons.join("; ")
+            ),
+            Some(_) => {}
+            None if plan.required => {
+                return Err(KernelError::NoHook { sensor: plan.sensor, reason: reasons.join("; ") });
             }
-            warn!("{} is not watched: {reason}", row.plan.sensor);
-            continue;
-        };
-        for refusal in &row.refused {
-            warn!(
-                "{} is served by {} ({}), as {} is refused: {}",
-                row.plan.sensor, candidate.kind, candidate.worth, refusal.kind, refusal.reason
-            );
+            None => warn!("{} is not watched: {}", plan.sensor, reasons.join("; ")),
         }
-        for (name, points) in candidate.programs {
-            let program = ebpf.program_mut(name).ok_or(KernelError::Object(name))?;
-            let refused = |source| KernelError::Program {
-                program: name,
-                sensor: row.plan.sensor,
-                reason: explain(&source),
-            };
-            load_program(program, btf, points[0]).map_err(refused)?;
-            if candidate.kind == HookKind::TaskIterator {
-                continue;
+        all.push(serving);
+    }
+    Ok(all)
+}
+
+/// Loads and attaches all programs of a candidate, or none.
+fn try_candidate(ebpf: &mut Ebpf, btf: &Btf, candidate: &Candidate) -> Result<(), String> {
+    for (index, (name, points)) in candidate.programs.iter().enumerate() {
+        // An iterator is attached when it is read.
+        let attached = if candidate.kind == HookKind::TaskIterator {
+            load_only(ebpf, btf, name, points)
+        } else {
+            try_program(ebpf, btf, name, points)
+        };
+        if let Err(reason) = attached {
+            for (name, _) in &candidate.programs[..index] {
+                unload_program(ebpf, name);
             }
-            for point in *points {
-                attach_program(program, point).map_err(refused)?;
-            }
-            debug!("{} is attached for {}", name, row.plan.sensor);
+            return Err(format!("{name}: {reason}"));
+        }
+        debug!("{name} is loaded");
+    }
+    Ok(())
+}
+
+fn load_only(ebpf: &mut Ebpf, btf: &Btf, name: &str, points: &[&str]) -> Result<(), String> {
+    let program = ebpf.program_mut(name).ok_or("the object does not have it")?;
+    load_program(program, btf, points[0]).map_err(|error| explain(&error))
+}
+
+/// Loads a program and attaches it to all its points, or to none.
+fn try_program(ebpf: &mut Ebpf, btf: &Btf, name: &str, points: &[&str]) -> Result<(), String> {
+    load_only(ebpf, btf, name, points)?;
+    let program = ebpf.program_mut(name).ok_or("the object does not have it")?;
+    for point in points {
+        if let Err(error) = attach_program(program, point) {
+            let reason = format!("at {point}: {}", explain(&error));
+            unload_program(ebpf, name);
+            return Err(reason);
         }
     }
     Ok(())
@@ -339,23 +358,27 @@ fn attach_program(program: &mut Program, point: &str) -> Result<(), ProgramError
     }
 }
 
-fn unload_program(program: &mut Program) -> Result<(), ProgramError> {
-    match program {
-        Program::BtfTracePoint(program) => program.unload(),
-        Program::TracePoint(program) => program.unload(),
-        Program::Iter(program) => program.unload(),
-        _ => Err(ProgramError::UnexpectedProgramType),
+/// Detaches a program from wherever it is attached.
+fn unload_program(ebpf: &mut Ebpf, name: &str) {
+    let unloaded = match ebpf.program_mut(name) {
+        Some(Program::BtfTracePoint(program)) => program.unload(),
+        Some(Program::TracePoint(program)) => program.unload(),
+        Some(Program::Iter(program)) => program.unload(),
+        _ => Ok(()),
+    };
+    if let Err(error) = unloaded {
+        debug!("{name} does not go: {error}");
     }
 }
 
 /// What the kernel said: the innermost cause, or the end of what its verifier printed, which can be
 /// megabytes and of which the end tells most.
 fn explain(error: &ProgramError) -> String {
+    /// Lines that the verifier ends with, after its complaint.
+    const STATISTICS: [&str; 3] = ["verification time", "stack depth", "processed"];
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         let log = verifier_log.to_string();
         debug!("the verifier's log:\n{log}");
-        // After the last complaint come lines of statistics.
-        const STATISTICS: [&str; 4] = ["verification time", "stack depth", "processed", "insns"];
         let complaint = log
             .lines()
             .rev()
@@ -392,6 +415,16 @@ fn check_ring_size(bytes: u32) -> Result<(), KernelError> {
         return Ok(());
     }
     Err(KernelError::RingSize(bytes, bytes.max(PAGE).checked_next_power_of_two().unwrap_or(1 << 31)))
+}
+
+/// How many tasks' credentials there is room for: as many as the kernel allows, within 10 MiB of its memory.
+fn tasks_kept() -> u32 {
+    /// About 150 bytes each, taken at once: programs of this kind may not allocate while they run.
+    const MOST: u32 = 65536;
+    const LEAST: u32 = 4096;
+    let allowed = fs::read_to_string("/proc/sys/kernel/threads-max").ok();
+    let allowed = allowed.and_then(|text| text.trim().parse().ok()).unwrap_or(MOST);
+    allowed.clamp(LEAST, MOST)
 }
 
 /// Before 5.11 maps count against this limit. Where it may not be raised, as in many containers, newer

@@ -22,6 +22,8 @@ pub enum Sensor {
     ExecFailed,
     /// `process.credentials`
     Credentials,
+    /// Cgroups that are made, for the containers of other events.
+    NewCgroup,
     /// What ran before the agent.
     Snapshot,
 }
@@ -61,6 +63,21 @@ pub struct SensorPlan {
     pub required: bool,
     /// The best first.
     pub candidates: &'static [Candidate],
+}
+
+macro_rules! credential_calls {
+    ($($number:ident $name:literal)*) => {
+        /// Calls that can change credentials, by the number that the machine that the agent is built for gives
+        /// them.
+        const CREDENTIAL_CALLS: &[(i64, &str)] = &[(libc::SYS_prctl, "prctl"), $((libc::$number, $name),)*];
+        /// Where they return, `prctl` aside, which has a program of its own.
+        const CREDENTIAL_TRACEPOINTS: &[&str] = &[$(concat!("sys_exit_", $name),)*];
+    };
+}
+credential_calls! {
+    SYS_setuid "setuid" SYS_setgid "setgid" SYS_setreuid "setreuid" SYS_setregid "setregid"
+    SYS_setresuid "setresuid" SYS_setresgid "setresgid" SYS_setfsuid "setfsuid" SYS_setfsgid "setfsgid"
+    SYS_capset "capset" SYS_unshare "unshare" SYS_setns "setns"
 }
 
 /// The whole plan.
@@ -107,23 +124,7 @@ pub const PLAN: &[SensorPlan] = &[
         candidates: &[
             Candidate {
                 kind: HookKind::SyscallTracepoint,
-                programs: &[(
-                    "creds_syscall",
-                    &[
-                        "sys_exit_setuid",
-                        "sys_exit_setgid",
-                        "sys_exit_setreuid",
-                        "sys_exit_setregid",
-                        "sys_exit_setresuid",
-                        "sys_exit_setresgid",
-                        "sys_exit_setfsuid",
-                        "sys_exit_setfsgid",
-                        "sys_exit_capset",
-                        "sys_exit_prctl",
-                        "sys_exit_unshare",
-                        "sys_exit_setns",
-                    ],
-                )],
+                programs: &[("creds_syscall", CREDENTIAL_TRACEPOINTS), ("creds_prctl", &["sys_exit_prctl"])],
                 worth: "when the call returns; any other way (32-bit calls, an exploit) at the task's next exec \
                         or exit",
             },
@@ -131,6 +132,22 @@ pub const PLAN: &[SensorPlan] = &[
                 kind: HookKind::Passing,
                 programs: &[],
                 worth: "at the task's next exec or exit, without the call",
+            },
+        ],
+    },
+    SensorPlan {
+        sensor: Sensor::NewCgroup,
+        required: true,
+        candidates: &[
+            Candidate {
+                kind: HookKind::BtfTracepoint,
+                programs: &[("new_cgroup", &["cgroup_mkdir"])],
+                worth: "all from the kernel, when the directory is made",
+            },
+            Candidate {
+                kind: HookKind::Passing,
+                programs: &[],
+                worth: "containers are known from the first exec in them on",
             },
         ],
     },
@@ -175,43 +192,29 @@ pub struct Serving {
 /// What was learned of each kind of hook: nothing to say against it, or why not.
 pub type Probes = BTreeMap<HookKind, Result<(), String>>;
 
-/// Chooses a candidate for each sensor that is wanted.
-#[must_use]
-pub fn choose(wanted: impl Fn(&SensorPlan) -> bool, probes: &Probes) -> Vec<Serving> {
-    PLAN.iter()
-        .filter(|plan| plan.required || wanted(plan))
-        .map(|plan| {
-            let mut refused = Vec::new();
-            let candidate = plan.candidates.iter().find(|candidate| match probes.get(&candidate.kind) {
-                Some(Err(reason)) => {
-                    refused.push(Refusal { kind: candidate.kind, reason: reason.clone() });
-                    false
-                }
-                Some(Ok(())) | None => true,
-            });
-            Serving { plan, candidate, refused }
-        })
-        .collect()
+/// Takes the first candidate of a sensor whose kind the host allows and that `take` gets to work.
+pub fn choose(
+    plan: &'static SensorPlan,
+    probes: &Probes,
+    mut take: impl FnMut(&Candidate) -> Result<(), String>,
+) -> Serving {
+    let mut refused = Vec::new();
+    let candidate = plan.candidates.iter().find(|candidate| {
+        let allowed = probes.get(&candidate.kind).cloned().unwrap_or(Ok(()));
+        match allowed.and_then(|()| take(candidate)) {
+            Ok(()) => true,
+            Err(reason) => {
+                refused.push(Refusal { kind: candidate.kind, reason });
+                false
+            }
+        }
+    });
+    Serving { plan, candidate, refused }
 }
 
 /// Name of what tried an exec or changed credentials: [`call`] of a record.
 #[must_use]
 pub fn call_name(number: u32) -> Option<&'static str> {
-    /// Numbers of the machine that the agent is built for, which is the one that it runs on.
-    const NAMES: &[(i64, &str)] = &[
-        (libc::SYS_setuid, "setuid"),
-        (libc::SYS_setgid, "setgid"),
-        (libc::SYS_setreuid, "setreuid"),
-        (libc::SYS_setregid, "setregid"),
-        (libc::SYS_setresuid, "setresuid"),
-        (libc::SYS_setresgid, "setresgid"),
-        (libc::SYS_setfsuid, "setfsuid"),
-        (libc::SYS_setfsgid, "setfsgid"),
-        (libc::SYS_capset, "capset"),
-        (libc::SYS_prctl, "prctl"),
-        (libc::SYS_unshare, "unshare"),
-        (libc::SYS_setns, "setns"),
-    ];
     match number {
         call::UNKNOWN => None,
         call::EXECVE => Some("execve"),
@@ -220,7 +223,7 @@ pub fn call_name(number: u32) -> Option<&'static str> {
         call::CLONE => Some("clone"),
         _ => {
             let number = i64::from(number.checked_sub(call::SYSCALL)?);
-            NAMES.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
+            CREDENTIAL_CALLS.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
         }
     }
 }
@@ -228,7 +231,10 @@ pub fn call_name(number: u32) -> Option<&'static str> {
 // === impl Sensor ===
 
 impl Sensor {
-    /// Kind of the events that it gives, `snapshot` for the one that gives none.
+    /// Those that give events.
+    pub const ALL: [Self; 5] = [Self::Exec, Self::Fork, Self::Exit, Self::ExecFailed, Self::Credentials];
+
+    /// Kind of the events that it gives; a name for people for those that give none.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -237,6 +243,7 @@ impl Sensor {
             Self::Exit => "process.exit",
             Self::ExecFailed => "process.exec_failed",
             Self::Credentials => "process.credentials",
+            Self::NewCgroup => "new_cgroup",
             Self::Snapshot => "snapshot",
         }
     }
@@ -271,39 +278,45 @@ impl fmt::Display for HookKind {
 mod tests {
     use super::*;
 
-    fn chosen(serving: &[Serving], sensor: Sensor) -> &Serving {
-        serving.iter().find(|serving| serving.plan.sensor == sensor).expect("in the plan")
+    fn plan_of(sensor: Sensor) -> &'static SensorPlan {
+        PLAN.iter().find(|plan| plan.sensor == sensor).expect("in the plan")
+    }
+
+    fn served_by(serving: &Serving) -> Option<HookKind> {
+        serving.candidate.map(|candidate| candidate.kind)
     }
 
     #[test]
     fn the_first_candidate_serves_where_nothing_is_refused() {
-        let serving = choose(|_| true, &Probes::new());
-        for row in serving {
-            assert_eq!(row.candidate.map(|c| c.kind), Some(row.plan.candidates[0].kind));
-            assert!(row.refused.is_empty());
+        for plan in PLAN {
+            let serving = choose(plan, &Probes::new(), |_| Ok(()));
+            assert_eq!(served_by(&serving), Some(plan.candidates[0].kind));
+            assert!(serving.refused.is_empty());
         }
     }
 
     #[test]
-    fn a_refused_hook_gives_way_to_the_next_and_says_why() {
+    fn a_kind_that_is_refused_gives_way_to_the_next_and_says_why() {
         let probes = Probes::from([
             (HookKind::SyscallTracepoint, Err("tracefs is not there".to_owned())),
             (HookKind::TaskIterator, Err("EPERM".to_owned())),
         ]);
-        let serving = choose(|_| true, &probes);
 
-        let credentials = chosen(&serving, Sensor::Credentials);
-        assert_eq!(credentials.candidate.map(|c| c.kind), Some(HookKind::Passing));
+        let credentials = choose(plan_of(Sensor::Credentials), &probes, |_| Ok(()));
+        assert_eq!(served_by(&credentials), Some(HookKind::Passing));
         assert_eq!(credentials.refused[0].reason, "tracefs is not there");
-        assert_eq!(chosen(&serving, Sensor::Snapshot).candidate.map(|c| c.kind), Some(HookKind::Procfs));
-        assert!(chosen(&serving, Sensor::ExecFailed).candidate.is_none());
-        assert_eq!(chosen(&serving, Sensor::Exec).candidate.map(|c| c.kind), Some(HookKind::BtfTracepoint));
+        let snapshot = choose(plan_of(Sensor::Snapshot), &probes, |_| Ok(()));
+        assert_eq!(served_by(&snapshot), Some(HookKind::Procfs));
+        assert_eq!(served_by(&choose(plan_of(Sensor::ExecFailed), &probes, |_| Ok(()))), None);
     }
 
     #[test]
-    fn sensors_that_the_process_table_needs_are_planned_unasked() {
-        let sensors: Vec<_> = choose(|_| false, &Probes::new()).iter().map(|row| row.plan.sensor).collect();
-        assert_eq!(sensors, [Sensor::Exec, Sensor::Fork, Sensor::Exit, Sensor::Snapshot]);
+    fn a_program_that_does_not_load_gives_way_as_well() {
+        let serving = choose(plan_of(Sensor::Credentials), &Probes::new(), |candidate| {
+            if candidate.programs.is_empty() { Ok(()) } else { Err("too large".to_owned()) }
+        });
+        assert_eq!(served_by(&serving), Some(HookKind::Passing));
+        assert_eq!(serving.refused[0].reason, "too large");
     }
 
     #[test]

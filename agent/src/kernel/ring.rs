@@ -42,15 +42,19 @@ impl Ring {
         Self { records, state, empty_looks: 0 }
     }
 
-    /// Hands every record that is there to `take`, oldest first; gives their number.
-    pub fn drain(&mut self, mut take: impl FnMut(&[u8])) -> u64 {
-        let mut taken = 0;
+    /// Hands records to `take`, oldest first, until there are none or `take` says that it wants no more for
+    /// now; whether there may be more.
+    pub fn drain(&mut self, mut take: impl FnMut(&[u8]) -> bool) -> bool {
+        let mut any = false;
         while let Some(record) = self.records.next() {
-            take(&record);
-            taken += 1;
+            any = true;
+            if !take(&record) {
+                self.empty_looks = 0;
+                return true;
+            }
         }
-        self.empty_looks = if taken > 0 { 0 } else { self.empty_looks.saturating_add(1) };
-        taken
+        self.empty_looks = if any { 0 } else { self.empty_looks.saturating_add(1) };
+        false
     }
 
     /// Waits until it is worth looking again: a nap, or until a record comes or `longest` is over.
@@ -63,7 +67,9 @@ impl Ring {
             return Ok(());
         }
         self.state.set(0, reader::SLEEPS, 0).map_err(RingError::State)?;
-        // A record that came before the line above did not wake us, but poll looks for it.
+        // A program that looked at the state just before may put its record in just after: by the end of another
+        // nap it has, and poll sees it.
+        std::thread::sleep(NAP);
         let timeout = Timespec::try_from(longest).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
         match poll(&mut [PollFd::new(&self.records, PollFlags::IN)], Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}

@@ -5,6 +5,8 @@ use prost_types::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
 const SECOND: i128 = 1_000_000_000;
+/// Two readings differ by the time between them. Only a difference that cannot be that is the clock's.
+const TOLERANCE: i128 = 1_000_000;
 
 /// Difference of the two clocks. Time stamps are taken by the kernel on a clock that nobody can set; the
 /// difference is read anew now and then, so that a wall clock that is set is followed.
@@ -18,7 +20,25 @@ impl Clock {
     /// Reads both clocks.
     #[must_use]
     pub fn read() -> Self {
-        Self { boot: nanoseconds(ClockId::Realtime) - nanoseconds(ClockId::Boottime) }
+        /// One of them will not be interrupted.
+        const TRIES: usize = 3;
+        let reading = || {
+            let before = nanoseconds(ClockId::Boottime);
+            let wall = nanoseconds(ClockId::Realtime);
+            let after = nanoseconds(ClockId::Boottime);
+            (after - before, wall - i128::midpoint(before, after))
+        };
+        let (_, boot) = std::iter::repeat_with(reading).take(TRIES).min().unwrap_or_default();
+        Self { boot }
+    }
+
+    /// Follows the wall clock, if it was set or has drifted: else the times of one process would differ by
+    /// nanoseconds from event to event.
+    pub fn follow(&mut self) {
+        let now = Self::read();
+        if (now.boot - self.boot).abs() > TOLERANCE {
+            *self = now;
+        }
     }
 
     /// Wall clock of a time stamp in nanoseconds since boot.

@@ -1,7 +1,7 @@
 //! Events from records and what is known of their processes.
 
 use nightjar_abi::record::{
-    Credentials, Creds, Exec, ExecFailed, Exit, FileInfo, Fork, TaskInfo, task_flags,
+    Credentials, Creds, Exec, ExecFailed, Exit, FileInfo, Fork, TaskInfo, file_flags, task_flags,
 };
 use nightjar_proto::{text, v1};
 
@@ -19,6 +19,9 @@ const UNSET: u32 = u32::MAX;
 /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/mount.h#L56>
 const MNT_INTERNAL: u32 = 0x4000;
 const AT_FDCWD: i32 = -100;
+/// Inode number of the first user namespace (`PROC_USER_INIT_INO`).
+/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/proc_ns.h#L45>
+const INITIAL_USER_NS: u32 = 0xEFFF_FFFD;
 const S_ISUID: u32 = 0o4000;
 const S_ISGID: u32 = 0o2000;
 const PERMISSION_BITS: u32 = 0o7777;
@@ -52,10 +55,12 @@ impl Context<'_> {
             start_time: Some((self.wall)(task.start)),
             comm: text::from_bytes(padded(&info.comm)),
             exe: image.exe.clone(),
-            args: image.args.clone(),
+            args: arguments(&image.args),
             args_truncated: image.args_truncated,
+            args_from_proc: image.args_from_proc,
             cwd: image.cwd.clone(),
             cwd_truncated: image.cwd_truncated,
+            cwd_unreachable: image.cwd_unreachable,
             uid: Some(creds.uid),
             euid: Some(creds.euid),
             suid: Some(creds.suid),
@@ -111,8 +116,9 @@ impl Context<'_> {
             pid: lineage.task.pid,
             comm: lineage.comm.clone(),
             exe: image.and_then(|image| image.exe.clone()),
-            args: image.map_or_else(Vec::new, |image| image.args.clone()),
+            args: image.map_or_else(Vec::new, |image| arguments(&image.args)),
             args_truncated: image.is_some_and(|image| image.args_truncated),
+            args_from_proc: image.is_some_and(|image| image.args_from_proc),
             uid: lineage.uid,
             user: self.user(lineage.uid),
         }
@@ -127,12 +133,17 @@ impl Context<'_> {
         if after.egid != before.egid && file.mode & S_ISGID != 0 {
             gained.push("setgid".to_owned());
         }
-        // Root is given capabilities for being root, and ambient ones need no file.
-        let is_root = after.euid == 0 || after.uid == 0;
-        if !is_root && after.permitted & !before.permitted & !after.ambient != 0 {
+        // Root is given all that the bounding set has for being root, and ambient capabilities need no file.
+        // Who is root in another user namespace than the first is not told, but for that.
+        let for_being_root = if after.user_ns == INITIAL_USER_NS {
+            after.euid == 0 || after.uid == 0
+        } else {
+            after.permitted == after.bounding | after.inheritable
+        };
+        if !for_being_root && after.permitted & !before.permitted & !after.ambient != 0 {
             gained.push("file_capabilities".to_owned());
         }
-        let is_script = record.filename.bytes != record.interp.bytes;
+        let is_script = !record.interp.bytes.is_empty();
         v1::Exec {
             filename: text::from_bytes(record.filename.bytes),
             argc: record.body.argc,
@@ -243,19 +254,21 @@ impl Context<'_> {
 pub(super) fn image(record: &ExecRecord<'_>) -> Image {
     Image {
         exe: Some(file(&record.body.file, &record.exe)),
-        args: arguments(&record.args),
+        args: record.args.bytes.into(),
         args_truncated: record.args.truncated || record.args.unreadable,
+        args_from_proc: false,
         cwd: text::from_bytes(record.cwd.bytes),
         cwd_truncated: record.cwd.truncated,
+        cwd_unreachable: record.cwd.unreachable,
     }
 }
 
 /// Arguments from their bytes, each ended by a zero; the last one may have lost its end.
-pub(super) fn arguments(args: &Text<'_>) -> Vec<String> {
-    let bytes = args.bytes.strip_suffix(&[0]).unwrap_or(args.bytes);
-    if args.bytes.is_empty() {
+fn arguments(args: &[u8]) -> Vec<String> {
+    if args.is_empty() {
         return Vec::new();
     }
+    let bytes = args.strip_suffix(&[0]).unwrap_or(args);
     bytes.split(|byte| *byte == 0).map(text::from_bytes).collect()
 }
 
@@ -269,9 +282,10 @@ pub(super) fn file(info: &FileInfo, path: &Text<'_>) -> v1::File {
         mode: format!("{:04o}", info.mode & PERMISSION_BITS),
         uid: Some(info.uid),
         gid: Some(info.gid),
-        deleted: info.links == 0 && !memfd,
+        deleted: (info.links == 0 || info.flags & file_flags::UNLINKED != 0) && !memfd,
         memfd,
         path_truncated: path.truncated,
+        path_unreachable: path.unreachable,
     }
 }
 
@@ -297,37 +311,34 @@ mod tests {
     use super::*;
 
     fn text_of(bytes: &[u8]) -> Text<'_> {
-        Text { bytes, truncated: false, unreadable: false }
-    }
-
-    fn args(bytes: &[u8]) -> Vec<String> {
-        arguments(&text_of(bytes))
+        Text { bytes, truncated: false, unreachable: false, unreadable: false }
     }
 
     #[test]
     fn arguments_keep_empty_ones_wherever_they_stand() {
-        assert_eq!(args(b"a\0\0b\0"), ["a", "", "b"]);
-        assert_eq!(args(b"a\0\0"), ["a", ""]);
-        assert_eq!(args(b"\0"), [""]);
-        assert_eq!(args(b""), Vec::<String>::new());
+        assert_eq!(arguments(b"a\0\0b\0"), ["a", "", "b"]);
+        assert_eq!(arguments(b"a\0\0"), ["a", ""]);
+        assert_eq!(arguments(b"\0"), [""]);
+        assert_eq!(arguments(b""), Vec::<String>::new());
     }
 
     #[test]
     fn an_argument_that_was_cut_is_kept() {
-        assert_eq!(args(b"a\0bc"), ["a", "bc"]);
+        assert_eq!(arguments(b"a\0bc"), ["a", "bc"]);
     }
 
     #[test]
     fn a_file_without_links_is_deleted_unless_it_is_a_memfd() {
         let info = FileInfo {
             inode: 7,
-            fs_magic: 0,
             device: 8 << 20 | 1,
             links: 0,
             mode: 0o100_755,
             uid: 0,
             gid: 0,
             mount_flags: 0,
+            flags: 0,
+            reserved: 0,
         };
         let deleted = file(&info, &text_of(b"/tmp/x"));
         assert!(deleted.deleted && !deleted.memfd);
@@ -335,6 +346,9 @@ mod tests {
 
         let internal = FileInfo { mount_flags: MNT_INTERNAL, ..info };
         assert!(file(&internal, &text_of(b"/memfd:x")).memfd);
+        // One of several names of a file is gone.
+        let unlinked = FileInfo { links: 1, flags: file_flags::UNLINKED, ..info };
+        assert!(file(&unlinked, &text_of(b"/tmp/x")).deleted);
         // A file of that name is no memfd.
         assert!(!file(&info, &text_of(b"/memfd:x")).memfd);
     }

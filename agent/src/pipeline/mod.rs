@@ -13,11 +13,11 @@ mod names;
 use std::{
     collections::BTreeMap,
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-pub use clock::{Clock, EventIds, since_boot};
-pub use names::CapabilityNames;
+pub use clock::since_boot;
 use nightjar_abi::{
     hook::{DropReason, Hook},
     record::TaskInfo,
@@ -25,12 +25,16 @@ use nightjar_abi::{
 use nightjar_proto::v1::{self, event::Body};
 use wildmatch::WildMatch;
 
-use self::event::Context;
+use self::{
+    clock::{Clock, EventIds},
+    event::Context,
+    names::CapabilityNames,
+};
 use crate::{
     decode::{DecodeError, Record, decode, split},
     enrich::{cgroups::Cgroups, users::Users},
-    kernel::Sample,
-    process::{Bounds, Identity, Image, Lineage, Process, Stats as TableStats, Table},
+    kernel::{Sample, Sensor},
+    process::{Bounds, Identity, Image, Process, Stats as TableStats, Table, arguments_from_proc, read_proc},
 };
 
 /// Version of the event schema.
@@ -42,6 +46,11 @@ const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Kinds(Option<Vec<WildMatch>>);
 
+/// A glob that fits no kind of event.
+#[derive(Debug, thiserror::Error)]
+#[error("no kind of event is called {0:?}; there are {list}", list = Sensor::ALL.map(Sensor::name).join(", "))]
+pub struct UnknownKind(String);
+
 /// What became of the records that were received.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -49,7 +58,8 @@ pub struct Stats {
     pub received: u64,
     /// Events made of them and handed on, by kind.
     pub exported: BTreeMap<&'static str, u64>,
-    /// Records that are no event: of a kind that was not asked for, or told before.
+    /// Records that are no event, or none that was wanted: of a kind that was not asked for, told before, or
+    /// after the last one that was.
     pub discarded: u64,
     /// Records that could not be decoded.
     pub refused: u64,
@@ -69,8 +79,8 @@ pub struct Pipeline {
     host: String,
     kinds: Kinds,
     stats: Stats,
-    /// Refused records that a loss event has told of.
-    refused_told: u64,
+    /// Refused records and evicted processes that a loss event has told of.
+    told: (u64, u64),
 }
 
 impl Pipeline {
@@ -95,20 +105,17 @@ impl Pipeline {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             kinds,
             stats: Stats::default(),
-            refused_told: 0,
+            told: (0, 0),
         })
     }
 
-    /// Takes one record; hands the event that it makes, if any, to `emit`.
-    pub fn record(&mut self, bytes: &[u8], emit: impl FnOnce(v1::Event)) {
+    /// Takes one record; hands the event that it makes, if any, to `emit`, which says whether it took it.
+    pub fn record(&mut self, bytes: &[u8], emit: impl FnOnce(&v1::Event) -> bool) {
         self.stats.received += 1;
         match decode(bytes) {
             Ok(record) => match self.event(&record) {
-                Some((kind, event)) => {
-                    *self.stats.exported.entry(kind).or_default() += 1;
-                    emit(event);
-                }
-                None => self.stats.discarded += 1,
+                Some((kind, event)) if emit(&event) => *self.stats.exported.entry(kind).or_default() += 1,
+                Some(_) | None => self.stats.discarded += 1,
             },
             Err(error) => self.refuse(&error),
         }
@@ -116,30 +123,37 @@ impl Pipeline {
 
     /// Takes what the task iterator gave of the processes that ran before.
     pub fn snapshot(&mut self, records: &[u8]) {
+        let mut found = Vec::new();
         for record in split(records) {
             match record.and_then(decode) {
-                Ok(Record::Snapshot(record)) => {
-                    let info = &record.body.info;
-                    self.cgroups.learn(info, &record.cgroup_path);
-                    let image = Image {
-                        exe: (!record.exe.bytes.is_empty())
-                            .then(|| event::file(&record.body.file, &record.exe)),
-                        cwd: nightjar_proto::text::from_bytes(record.cwd.bytes),
-                        cwd_truncated: record.cwd.truncated,
-                        ..crate::process::arguments_from_proc(&info.task)
-                    };
-                    self.table.snapshot(info, image);
-                }
+                Ok(Record::Snapshot(record)) => found.push(record),
                 Ok(_) => {}
-                Err(error) => self.refuse(&error),
+                Err(error) => tracing::error!("a process that ran before could not be decoded: {error}"),
             }
+        }
+        let tasks = found.iter().filter(|record| !record.exe.bytes.is_empty());
+        let mut arguments = arguments_from_proc(tasks.map(|record| record.body.info.task).collect());
+        for record in found {
+            let info = &record.body.info;
+            self.cgroups.learn(info.cgroup_id, info.flags, &record.cgroup_path);
+            let (args, args_truncated) = arguments.remove(&info.task.pid).unwrap_or_default();
+            let image = Image {
+                exe: (!record.exe.bytes.is_empty()).then(|| event::file(&record.body.file, &record.exe)),
+                args_from_proc: !args.is_empty(),
+                args,
+                args_truncated,
+                cwd: nightjar_proto::text::from_bytes(record.cwd.bytes),
+                cwd_truncated: record.cwd.truncated,
+                cwd_unreachable: record.cwd.unreachable,
+            };
+            self.table.snapshot(info, image.kept());
         }
         self.table.complete_snapshot();
     }
 
     /// Takes what `/proc` tells of the processes that ran before.
     pub fn procfs(&mut self) {
-        crate::process::read_proc(&mut self.table);
+        read_proc(&mut self.table);
     }
 
     /// A `telemetry.loss` event of what the kernel programs and this pipeline lost between two samples, if
@@ -155,16 +169,15 @@ impl Pipeline {
                 kinds: vec![kind_of(hook).to_owned()],
             })
             .collect();
-        let refused = self.stats.refused - self.refused_told;
-        if refused > 0 {
-            self.refused_told = self.stats.refused;
-            losses.push(v1::Loss {
-                hook: "agent".to_owned(),
-                reason: "undecodable".to_owned(),
-                count: refused,
-                kinds: vec!["process.*".to_owned()],
-            });
-        }
+        let (refused, evicted) = (self.stats.refused, self.table.stats().evicted);
+        let own = [("undecodable", refused - self.told.0), ("table_full", evicted - self.told.1)];
+        self.told = (refused, evicted);
+        losses.extend(own.into_iter().filter(|(_, count)| *count > 0).map(|(reason, count)| v1::Loss {
+            hook: "agent".to_owned(),
+            reason: reason.to_owned(),
+            count,
+            kinds: vec!["process.*".to_owned()],
+        }));
         if losses.is_empty() {
             return None;
         }
@@ -199,14 +212,16 @@ impl Pipeline {
     /// Brings the table up to date; makes the event if its kind is asked for.
     fn event(&mut self, record: &Record<'_>) -> Option<(&'static str, v1::Event)> {
         if self.clock_read.elapsed() > CLOCK_INTERVAL {
-            self.clock = Clock::read();
+            self.clock.follow();
             self.clock_read = Instant::now();
         }
         match record {
             Record::Exec(record) => {
                 let (info, now) = (&record.body.info, record.body.header.time);
-                self.cgroups.learn(info, &record.cgroup_path);
-                let known = self.table.exec(info, event::image(record), now).clone();
+                self.cgroups.learn(info.cgroup_id, info.flags, &record.cgroup_path);
+                let image = event::image(record);
+                let mut known = self.table.exec(info, image.clone().kept(), now).clone();
+                known.image = Arc::new(image);
                 self.make("process.exec", now, info, &known, |_| Body::Exec(Context::exec(record)))
             }
             Record::ExecFailed(record, filename) => {
@@ -218,7 +233,7 @@ impl Pipeline {
             }
             Record::Fork(record) => {
                 let (info, now) = (&record.info, record.header.time);
-                let known = self.table.fork(info, now).clone();
+                let known = self.table.fork(info, &record.creator, now).clone();
                 let by_another = record.creator.pid != info.parent.pid;
                 let creator = by_another.then(|| self.table.lineage(&record.creator));
                 self.make("process.fork", now, info, &known, |context| {
@@ -236,6 +251,10 @@ impl Pipeline {
                 self.make("process.credentials", now, info, &known, |context| {
                     Body::Credentials(context.credentials(record))
                 })
+            }
+            Record::NewCgroup(record, path) => {
+                self.cgroups.learn(record.id, record.flags, path);
+                None
             }
             // Only the iterator makes these, and it is read elsewhere.
             Record::Snapshot(_) => None,
@@ -264,7 +283,7 @@ impl Pipeline {
         };
         let process = context.process(info, known);
         let parent = known.parent.as_ref().filter(|parent| parent.task.pid != 0);
-        let parent = parent.map(|parent: &Lineage| context.parent(parent));
+        let parent = parent.map(|parent| context.parent(parent));
         let body = body(&mut context);
         Some((kind, self.finish(kind, time, Some(process), parent, body)))
     }
@@ -300,6 +319,8 @@ fn kind_of(hook: Hook) -> &'static str {
         Hook::Exit => "process.exit",
         Hook::ExecFailed => "process.exec_failed",
         Hook::Credentials => "process.credentials",
+        // No event of their own: others lack a container or a parent.
+        Hook::NewCgroup | Hook::Snapshot => "process.*",
     }
 }
 
@@ -323,9 +344,17 @@ impl Kinds {
     }
 
     /// Kinds that fit one of the globs; the usual ones where there are none.
-    #[must_use]
-    pub fn of(globs: &[String]) -> Self {
-        Self((!globs.is_empty()).then(|| globs.iter().map(|glob| WildMatch::new(glob)).collect()))
+    ///
+    /// # Errors
+    /// When a glob fits no kind that there is.
+    pub fn of(globs: &[String]) -> Result<Self, UnknownKind> {
+        for glob in globs {
+            let matcher = WildMatch::new(glob);
+            if !Sensor::ALL.iter().any(|sensor| matcher.matches(sensor.name())) {
+                return Err(UnknownKind(glob.clone()));
+            }
+        }
+        Ok(Self((!globs.is_empty()).then(|| globs.iter().map(|glob| WildMatch::new(glob)).collect())))
     }
 
     /// Whether events of this kind are asked for. What was lost is always told.
@@ -346,7 +375,15 @@ mod tests {
     fn forks_are_exported_when_asked_for() {
         assert!(!Kinds::usual().include("process.fork"));
         assert!(Kinds::usual().include("process.exec"));
-        assert!(Kinds::of(&["process.*".to_owned()]).include("process.fork"));
-        assert!(!Kinds::of(&["process.exec".to_owned()]).include("process.exec_failed"));
+        assert!(Kinds::of(&["process.*".to_owned()]).unwrap().include("process.fork"));
+        assert!(!Kinds::of(&["process.exec".to_owned()]).unwrap().include("process.exec_failed"));
+    }
+
+    #[test]
+    fn a_glob_that_fits_nothing_is_refused_with_what_there_is() {
+        for wrong in ["process.exce", "", "exec"] {
+            let error = Kinds::of(&[wrong.to_owned()]).unwrap_err().to_string();
+            assert!(error.contains("there are process.exec, process.fork"), "{error}");
+        }
     }
 }

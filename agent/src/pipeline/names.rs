@@ -72,7 +72,7 @@ impl CapabilityNames {
 
     /// Names of a set: `all` for all, followed by `-name` for each of a few that are missing.
     #[must_use]
-    pub fn of(&self, set: u64) -> Vec<String> {
+    pub fn of(self, set: u64) -> Vec<String> {
         /// Root in a container or sandbox often lacks one or two.
         const FEW: u32 = 8;
         let missing = self.all & !set;
@@ -85,7 +85,7 @@ impl CapabilityNames {
 
     /// Names of those in `set` that are not in `without`.
     #[must_use]
-    pub fn difference(&self, set: u64, without: u64) -> Vec<String> {
+    pub fn difference(self, set: u64, without: u64) -> Vec<String> {
         Self::list(set & !without & self.all)
     }
 
@@ -143,7 +143,7 @@ fn lookup(table: &'static [(i32, &str)], number: u32) -> Option<&'static str> {
 
 /// `CLONE_*` by bit; the lowest eight bits are the signal at the child's end.
 /// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/sched.h#L10-L43>
-const CLONE_FLAGS: [(u64, &str); 26] = [
+const CLONE_FLAGS: [(u64, &str); 27] = [
     (0x0000_0080, "newtime"),
     (0x0000_0100, "vm"),
     (0x0000_0200, "fs"),
@@ -169,6 +169,7 @@ const CLONE_FLAGS: [(u64, &str); 26] = [
     (0x2000_0000, "newpid"),
     (0x4000_0000, "newnet"),
     (0x8000_0000, "io"),
+    (0x1_0000_0000, "clear_sighand"),
     (0x2_0000_0000, "into_cgroup"),
 ];
 

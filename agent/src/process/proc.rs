@@ -1,8 +1,15 @@
 //! What only `/proc` tells, of processes that ran before the agent.
 
-use std::fs;
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::Read,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
 
-use nightjar_abi::record::{Creds, Namespaces, TaskInfo, TaskRef};
+use nightjar_abi::record::{ARGS_MAX, Creds, Namespaces, TaskInfo, TaskRef};
 use nightjar_proto::text;
 use procfs::process::all_processes;
 use tracing::{debug, warn};
@@ -12,14 +19,57 @@ use super::{
     table::{FileFacts, TICK},
 };
 
-/// Arguments of a process that ran before the agent, if it is still the same.
+/// How long all of `/proc` may take. A process can make reading its arguments wait, by putting them where a
+/// file system of its own serves them.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Arguments of processes that ran before the agent and still run, by process ID: the bytes, and whether there
+/// were more.
 #[must_use]
-pub fn arguments_from_proc(task: &TaskRef) -> Image {
-    let Ok(bytes) = fs::read(format!("/proc/{}/cmdline", task.pid)) else { return Image::default() };
-    let same = procfs::process::Process::new(task.pid.cast_signed())
-        .and_then(|process| process.stat())
-        .is_ok_and(|stat| stat.starttime == task.start / TICK);
-    if same { Image { args: arguments(&bytes), ..Image::default() } } else { Image::default() }
+pub fn arguments_from_proc(tasks: Vec<TaskRef>) -> HashMap<u32, (Box<[u8]>, bool)> {
+    let (found, arguments) = mpsc::channel();
+    // Left alone if it waits for somebody who does not answer.
+    let reader = thread::Builder::new().name("proc".to_owned()).spawn(move || {
+        for task in tasks {
+            if let Some(arguments) = arguments_of(&task)
+                && found.send((task.pid, arguments)).is_err()
+            {
+                return;
+            }
+        }
+    });
+    if let Err(error) = reader {
+        warn!("cannot read arguments of what ran before: {error}");
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let mut all = HashMap::new();
+    loop {
+        match arguments.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok((pid, arguments)) => all.insert(pid, arguments),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return all,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                warn!("/proc does not answer: arguments of some processes that ran before stay unknown");
+                return all;
+            }
+        };
+    }
+}
+
+fn arguments_of(task: &TaskRef) -> Option<(Box<[u8]>, bool)> {
+    let arguments = read_arguments(task.pid)?;
+    // If it is still the same process.
+    let stat =
+        procfs::process::Process::new(task.pid.cast_signed()).and_then(|process| process.stat()).ok()?;
+    (stat.starttime == task.start / TICK).then_some(arguments)
+}
+
+fn read_arguments(pid: u32) -> Option<(Box<[u8]>, bool)> {
+    let mut bytes = Vec::new();
+    let most = ARGS_MAX as u64 + 1;
+    File::open(format!("/proc/{pid}/cmdline")).ok()?.take(most).read_to_end(&mut bytes).ok()?;
+    let more = bytes.len() > ARGS_MAX;
+    bytes.truncate(ARGS_MAX);
+    Some((bytes.into(), more))
 }
 
 /// Fills the table from `/proc`, where the task iterator is refused.
@@ -46,10 +96,12 @@ pub fn read_proc(table: &mut Table) {
             path: text::from_bytes(path.as_os_str().as_encoded_bytes()),
             ..FileFacts::default()
         });
+        let (args, args_truncated) = read_arguments(pid).unwrap_or_default();
         let image = Image {
             exe,
-            args: fs::read(format!("/proc/{pid}/cmdline"))
-                .map_or_else(|_| Vec::new(), |bytes| arguments(&bytes)),
+            args,
+            args_truncated,
+            args_from_proc: true,
             cwd: process
                 .cwd()
                 .map_or_else(|_| String::new(), |path| text::from_bytes(path.as_os_str().as_encoded_bytes())),
@@ -97,14 +149,8 @@ pub fn read_proc(table: &mut Table) {
             comm,
             tty: [0; 32],
         };
-        table.procfs(&info, stat.starttime, image);
+        table.procfs(&info, stat.starttime, image.kept());
     }
-}
-
-/// Arguments as `/proc/PID/cmdline` has them: each ended by a zero byte.
-fn arguments(bytes: &[u8]) -> Vec<String> {
-    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
-    if bytes.is_empty() { Vec::new() } else { bytes.split(|byte| *byte == 0).map(text::from_bytes).collect() }
 }
 
 #[cfg(test)]
@@ -122,6 +168,6 @@ mod tests {
     #[test]
     fn arguments_of_another_process_of_the_same_number_are_not_taken() {
         let task = TaskRef { pid: std::process::id(), tid: 0, start: 1, exec_id: 0 };
-        assert_eq!(arguments_from_proc(&task), Image::default());
+        assert!(arguments_from_proc(vec![task]).is_empty());
     }
 }

@@ -3,7 +3,8 @@
 //! Records come in the order in which they were put into the ring, which is that of the hooks but for
 //! what runs at the very same time on other CPUs; and any record may have been lost. So each step makes
 //! do with what there is: a fork that comes late only adds the parent, an exec or an exit of somebody
-//! unknown makes an entry from what the record itself says.
+//! unknown makes an entry from what the record itself says, and a record of another program image than the
+//! one that is known (its exec was lost) does away with that.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,19 +23,27 @@ use crate::decode::padded;
 /// on.
 pub(super) const TICK: u64 = 10_000_000;
 
+/// Bytes of arguments that are kept of a process after its exec.
+const KEPT_ARGS: usize = 4096;
+
 /// What a program image is, from its exec on.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each says how far one field can be believed")]
 pub struct Image {
     /// File that runs; none for kernel threads and where it is not known.
     pub exe: Option<FileFacts>,
-    /// Arguments.
-    pub args: Vec<String>,
+    /// Arguments, each ended by a zero byte.
+    pub args: Box<[u8]>,
     /// Not all arguments are here.
     pub args_truncated: bool,
+    /// The arguments were read from `/proc`.
+    pub args_from_proc: bool,
     /// Working directory at the exec.
     pub cwd: String,
     /// Its beginning is missing.
     pub cwd_truncated: bool,
+    /// It does not lead to the root of the mount namespace.
+    pub cwd_unreachable: bool,
 }
 
 /// What is kept of the process that forked another.
@@ -74,6 +83,8 @@ pub struct Process {
 pub struct Bounds {
     /// Processes in all.
     pub processes: usize,
+    /// Bytes that they may take: whoever starts processes chooses how long their arguments and paths are.
+    pub bytes: usize,
     /// Ended processes, kept for those that refer to them.
     pub exited: usize,
     /// How long an ended process is kept.
@@ -82,8 +93,8 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        // About 1 KiB each with its arguments, within the agent's 40 MiB.
-        Self { processes: 16384, exited: 4096, keep_exited: Duration::from_secs(30) }
+        // Most processes take less than 1 KiB; all together stay within the agent's 40 MiB.
+        Self { processes: 16384, bytes: 14 << 20, exited: 4096, keep_exited: Duration::from_secs(30) }
     }
 }
 
@@ -105,6 +116,8 @@ pub struct Table {
     identity: Identity,
     bounds: Bounds,
     processes: LruCache<u64, Process>,
+    /// Sum of the [`weight`]s of `processes`.
+    bytes: usize,
     /// Ended processes, the earliest end first: nanoseconds since boot and name.
     exited: VecDeque<(u64, u64)>,
     /// Read from `/proc`, where the start time is too coarse for a name, by process ID: start in ticks.
@@ -122,6 +135,7 @@ impl Table {
             identity,
             bounds,
             processes: LruCache::unbounded(),
+            bytes: 0,
             exited: VecDeque::new(),
             nameless: HashMap::new(),
             evicted: 0,
@@ -129,16 +143,22 @@ impl Table {
         }
     }
 
-    /// A process was made at `now` (nanoseconds since boot).
-    pub fn fork(&mut self, info: &TaskInfo, now: u64) -> &Process {
+    /// A process was made by `creator` at `now` (nanoseconds since boot).
+    pub fn fork(&mut self, info: &TaskInfo, creator: &TaskRef, now: u64) -> &Process {
         let name = self.identity.process(&info.task);
-        let parent = self.lineage(&info.parent);
+        let mut parent = self.lineage(&info.parent);
         if self.processes.contains(&name) {
             // Something else of it came first, or it is in the snapshot as well.
             return self.update(name, |process| process.parent = Some(parent));
         }
-        let image = parent.image.clone().unwrap_or_default();
-        self.insert(name, Process { image, parent: Some(parent), ..entry(info, Source::Kernel) }, now)
+        if creator.pid == info.parent.pid {
+            // What the child has it has from its parent, just now.
+            (parent.comm, parent.uid) = (comm(info), Some(info.creds.uid));
+        }
+        let image = parent.image.clone();
+        let source = if image.is_some() { Source::Kernel } else { Source::Partial };
+        let image = image.unwrap_or_default();
+        self.insert(name, Process { image, parent: Some(parent), ..entry(info, source) }, now)
     }
 
     /// A process runs another program since `now`.
@@ -147,6 +167,10 @@ impl Table {
         self.update(name, |process| {
             process.task = info.task;
             process.image = Arc::new(image);
+            if process.source == Source::Partial && process.parent.is_some() {
+                // All that is said of it is of this exec.
+                process.source = Source::Kernel;
+            }
             note(process, info);
         })
     }
@@ -192,16 +216,18 @@ impl Table {
             .collect();
         for (name, parent) in unknown {
             let lineage = self.lineage(&parent);
-            if let Some(process) = self.processes.peek_mut(&name) {
-                process.parent = Some(lineage);
-            }
+            self.update(name, |process| process.parent = Some(lineage));
         }
     }
 
     /// A process was found in `/proc`, started `ticks` after boot.
     pub fn procfs(&mut self, info: &TaskInfo, ticks: u64, image: Image) {
         let process = Process { image: Arc::new(image), ..entry(info, Source::Procfs) };
-        self.nameless.insert(info.task.pid, (ticks, process));
+        if self.nameless.len() < self.bounds.processes {
+            self.nameless.insert(info.task.pid, (ticks, process));
+        } else {
+            self.evicted += 1;
+        }
     }
 
     /// What the table holds and had to do.
@@ -224,7 +250,24 @@ impl Table {
     /// Makes sure that there is an entry; gives its name.
     fn ensure(&mut self, info: &TaskInfo, now: u64) -> u64 {
         let name = self.identity.process(&info.task);
-        if self.processes.contains(&name) {
+        if let Some(known) = self.processes.peek(&name) {
+            let image_unknown = known.task.exec_id != info.task.exec_id;
+            let parent_unknown = known.parent.is_none() && info.parent.pid != 0;
+            if image_unknown {
+                self.partial += 1;
+            }
+            let parent = parent_unknown.then(|| self.lineage(&info.parent));
+            if image_unknown || parent_unknown {
+                self.update(name, |process| {
+                    if image_unknown {
+                        // An exec was lost: what ran before says nothing of what runs now.
+                        process.task = info.task;
+                        process.image = Arc::default();
+                        process.source = Source::Partial;
+                    }
+                    process.parent = parent.or(process.parent.take());
+                });
+            }
             return name;
         }
         let process = if let Some(mut process) = self.take_nameless(&info.task) {
@@ -258,7 +301,7 @@ impl Table {
         match self.processes.get(&name) {
             Some(parent) => Lineage {
                 task: *task,
-                image: (parent.source != Source::Partial || parent.image.exe.is_some())
+                image: (parent.task.exec_id == task.exec_id && parent.source != Source::Partial)
                     .then(|| Arc::clone(&parent.image)),
                 comm: parent.comm.clone(),
                 uid: Some(parent.uid),
@@ -268,32 +311,73 @@ impl Table {
     }
 
     fn insert(&mut self, name: u64, process: Process, now: u64) -> &Process {
-        self.make_room(now);
-        self.processes.get_or_insert(name, || process)
+        self.bytes += weight(&process);
+        self.processes.put(name, process);
+        self.make_room(now, name);
+        self.processes.get(&name).expect("just put there, and not for `make_room` to take")
     }
 
     fn update(&mut self, name: u64, change: impl FnOnce(&mut Process)) -> &Process {
         let process = self.processes.get_mut(&name).expect("ensured by every caller");
+        let before = weight(process);
         change(process);
+        self.bytes = self.bytes + weight(process) - before;
         process
     }
 
-    fn make_room(&mut self, now: u64) {
+    fn is_full(&self) -> bool {
+        self.processes.len() > self.bounds.processes || self.bytes > self.bounds.bytes
+    }
+
+    /// Lets go of whoever the bounds have no place for, the one just put in (`spared`) excepted.
+    fn make_room(&mut self, now: u64, spared: u64) {
         let keep = u64::try_from(self.bounds.keep_exited.as_nanos()).unwrap_or(u64::MAX);
         while let Some((ended, name)) = self.exited.front().copied() {
-            let full =
-                self.processes.len() >= self.bounds.processes || self.exited.len() > self.bounds.exited;
-            if !full && now.saturating_sub(ended) < keep {
+            let crowded = self.is_full() || self.exited.len() > self.bounds.exited;
+            if !crowded && now.saturating_sub(ended) < keep {
                 break;
             }
             self.exited.pop_front();
-            self.processes.pop(&name);
+            if name != spared
+                && let Some(process) = self.processes.pop(&name)
+            {
+                self.bytes -= weight(&process);
+            }
         }
-        while self.processes.len() >= self.bounds.processes {
-            // All that is left is running: the one that did nothing for longest goes.
-            self.processes.pop_lru();
-            self.evicted += 1;
+        while self.is_full() && self.processes.len() > 1 {
+            // All that is left is running: the one that did nothing for longest goes. The one just put in is
+            // the last that would.
+            if let Some((_, process)) = self.processes.pop_lru() {
+                self.bytes -= weight(&process);
+                self.evicted += 1;
+            }
         }
+    }
+}
+
+/// Bytes that an entry takes, about. An image that several share counts for each of them, since it lives as
+/// long as any.
+fn weight(process: &Process) -> usize {
+    let parent = process.parent.as_ref().and_then(|parent| parent.image.as_ref());
+    size_of::<Process>() + process.image.weight() + parent.map_or(0, |image| image.weight())
+}
+
+// === impl Image ===
+
+impl Image {
+    /// The image as it is kept for later events: without the tail of very long arguments.
+    #[must_use]
+    pub fn kept(mut self) -> Self {
+        if let Some(first) = self.args.get(..KEPT_ARGS) {
+            self.args = first.into();
+            self.args_truncated = true;
+        }
+        self
+    }
+
+    fn weight(&self) -> usize {
+        let exe = self.exe.as_ref().map_or(0, |exe| exe.path.len() + exe.device.len() + exe.mode.len());
+        size_of::<Self>() + self.args.len() + self.cwd.len() + exe
     }
 }
 
@@ -389,7 +473,7 @@ mod tests {
         let (parent, child) = (task(10, 100, 2), task(11, 200, 2));
         table.exec(&info(parent, INIT), image("/bin/sh"), 150);
 
-        assert_eq!(path(&table.fork(&info(child, parent), 200).image), "/bin/sh");
+        assert_eq!(path(&table.fork(&info(child, parent), &parent, 200).image), "/bin/sh");
         let after = table.exec(&info(task(11, 200, 3), parent), image("/bin/ls"), 300);
         assert_eq!(path(&after.image), "/bin/ls");
         assert_eq!(path(after.parent.as_ref().unwrap().image.as_ref().unwrap()), "/bin/sh");
@@ -400,7 +484,7 @@ mod tests {
         let mut table = table(Bounds::default());
         let (parent, child) = (task(10, 100, 2), task(11, 200, 2));
         table.exec(&info(parent, INIT), image("/bin/sh"), 150);
-        table.fork(&info(child, parent), 200);
+        table.fork(&info(child, parent), &parent, 200);
         // It goes on to another program and ends; the child is adopted by init.
         table.exec(&info(task(10, 100, 3), INIT), image("/bin/true"), 210);
         table.exit(&info(task(10, 100, 3), INIT), 220);
@@ -417,7 +501,7 @@ mod tests {
         table.exec(&info(task(10, 100, 2), INIT), image("/bin/old"), 100);
         table.exit(&info(task(10, 100, 2), INIT), 150);
 
-        let process = table.fork(&info(task(10, 200, 2), INIT), 200);
+        let process = table.fork(&info(task(10, 200, 2), INIT), &INIT, 200);
         assert_eq!(path(&process.image), "");
         assert!(!process.exited);
         assert!(table.get(&task(10, 100, 2)).unwrap().exited);
@@ -430,7 +514,7 @@ mod tests {
         table.exec(&info(parent, INIT), image("/bin/sh"), 150);
 
         assert_eq!(table.exit(&info(child, INIT), 210).unwrap().source, Source::Partial);
-        let process = table.fork(&info(child, parent), 200);
+        let process = table.fork(&info(child, parent), &parent, 200);
         assert!(process.exited, "a late fork does not bring it back");
         assert_eq!(process.parent.as_ref().unwrap().task, parent);
     }
@@ -447,6 +531,51 @@ mod tests {
         let mut table = table(Bounds::default());
         assert_eq!(table.act(&info(task(10, 100, 2), INIT), 150).source, Source::Partial);
         assert_eq!(table.stats().partial, 1);
+    }
+
+    #[test]
+    fn after_a_lost_exec_the_image_from_before_is_not_believed() {
+        let mut table = table(Bounds::default());
+        let parent = task(10, 100, 2);
+        table.exec(&info(parent, INIT), image("/bin/sh"), 150);
+
+        let later = task(10, 100, 3);
+        let child = table.fork(&info(task(11, 200, 3), later), &later, 200);
+        assert_eq!(child.parent.as_ref().unwrap().image, None);
+        assert_eq!((path(&child.image), child.source), ("", Source::Partial));
+
+        let process = table.exit(&info(later, INIT), 300).unwrap();
+        assert_eq!((path(&process.image), process.source), ("", Source::Partial));
+        assert_eq!(table.stats().partial, 1);
+    }
+
+    #[test]
+    fn a_childs_parent_is_as_its_own_record_says() {
+        let mut table = table(Bounds::default());
+        let parent = task(10, 100, 2);
+        table.exec(&info(parent, INIT), image("/bin/sh"), 150);
+        // It became another user meanwhile, which nobody told the table.
+        let mut child = info(task(11, 200, 2), parent);
+        child.creds.uid = 65534;
+        assert_eq!(table.fork(&child, &parent, 200).parent.as_ref().unwrap().uid, Some(65534));
+    }
+
+    #[test]
+    fn long_arguments_do_not_make_the_table_grow_beyond_its_bytes() {
+        let bounds = Bounds { bytes: 1 << 20, ..Bounds::default() };
+        let mut table = table(bounds);
+        for pid in 0..5000 {
+            let long = Image { args: vec![0; 32767].into(), ..image("/bin/true") }.kept();
+            let process = info(task(pid + 10, 100, 2), INIT);
+            table.exec(&process, long, u64::from(pid));
+            if pid % 2 == 0 {
+                table.exit(&process, u64::from(pid));
+            }
+        }
+        assert!(table.bytes <= bounds.bytes);
+        let counted: usize = table.processes.iter().map(|(_, process)| weight(process)).sum();
+        assert_eq!(table.bytes, counted);
+        assert!(table.stats().evicted > 0);
     }
 
     #[test]
@@ -494,25 +623,25 @@ mod tests {
         table.exec(&info(task(10, 100, 2), INIT), image("/bin/sh"), 100);
         table.exit(&info(task(10, 100, 2), INIT), 200);
 
-        table.fork(&info(task(11, 300, 2), INIT), 10 * SECOND);
+        table.fork(&info(task(11, 300, 2), INIT), &INIT, 10 * SECOND);
         assert!(table.get(&task(10, 100, 2)).is_some());
-        table.fork(&info(task(12, 400, 2), INIT), 31 * SECOND);
+        table.fork(&info(task(12, 400, 2), INIT), &INIT, 31 * SECOND);
         assert!(table.get(&task(10, 100, 2)).is_none());
     }
 
     #[test]
     fn a_full_table_lets_ended_processes_go_first_and_counts_running_ones() {
         let mut table = table(Bounds { processes: 3, ..Bounds::default() });
-        table.fork(&info(task(10, 100, 2), INIT), 100);
-        table.fork(&info(task(11, 101, 2), INIT), 101);
+        table.fork(&info(task(10, 100, 2), INIT), &INIT, 100);
+        table.fork(&info(task(11, 101, 2), INIT), &INIT, 101);
         table.exit(&info(task(11, 101, 2), INIT), 102);
-        table.fork(&info(task(12, 103, 2), INIT), 103);
-        table.fork(&info(task(13, 104, 2), INIT), 104);
+        table.fork(&info(task(12, 103, 2), INIT), &INIT, 103);
+        table.fork(&info(task(13, 104, 2), INIT), &INIT, 104);
         assert!(table.get(&task(11, 101, 2)).is_none(), "the ended one went");
         assert_eq!(table.stats().evicted, 0);
 
         table.act(&info(task(10, 100, 2), INIT), 105);
-        table.fork(&info(task(14, 106, 2), INIT), 106);
+        table.fork(&info(task(14, 106, 2), INIT), &INIT, 106);
         assert_eq!(table.stats().evicted, 1);
         assert!(table.get(&task(10, 100, 2)).is_some(), "the one that acted stays");
         assert!(table.get(&task(12, 103, 2)).is_none());

@@ -59,6 +59,7 @@ fn file(path: &str) -> File {
         deleted: true,
         memfd: true,
         path_truncated: true,
+        path_unreachable: true,
     }
 }
 
@@ -130,6 +131,8 @@ fn process() -> Process {
         kernel_thread: true,
         source: Source::Kernel.into(),
         cwd_truncated: true,
+        cwd_unreachable: true,
+        args_from_proc: true,
     }
 }
 
@@ -144,6 +147,7 @@ fn parent() -> Parent {
         args_truncated: true,
         uid: Some(1000),
         user: "alice".into(),
+        args_from_proc: true,
     }
 }
 
