@@ -1,1 +1,32 @@
-//! Helpers of the kernel tests.
+//! Helpers of the kernel tests: the real program, real system calls, real events.
+//!
+//! A test reads as cause and effect:
+//!
+//! ```no_run
+//! use nightjar_tests::{exec, run, skip_without_kernel};
+//!
+//! # fn the_program_that_ran_is_named() {
+//! skip_without_kernel!();
+//! run("/bin/true").expect_event(exec().exe("/usr/bin/true").with("exec.filename", "/bin/true"));
+//! # }
+//! ```
+//!
+//! `NIGHTJAR_BIN` names the program under test; without it that of `cargo xtask build` is taken. Tests that
+//! find no kernel to load programs into are skipped with a line that says why, and fail where `CI=true`.
+
+#![allow(clippy::missing_panics_doc, reason = "a panic is how a helper of tests reports")]
+#![allow(clippy::must_use_candidate, reason = "what counts is often that it was waited for")]
+
+mod agent;
+mod event;
+mod files;
+mod os;
+mod requirements;
+mod run;
+
+pub use agent::{Agent, Summary, nightjar, nightjar_path, programs_of};
+pub use event::{Event, Expect, Expected, credentials, exec, exec_failed, exit, fork, loss};
+pub use files::{copy_of, folder_for_all, make_executable, remove_cgroup};
+pub use os::{Ended, PseudoTerminal, await_exit, set_file_capabilities, status_of_wait};
+pub use requirements::{missing_for_kernel_tests, skip};
+pub use run::{Ran, Run, Running, TRUE, quiet, run, workload, workload_path};

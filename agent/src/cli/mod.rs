@@ -6,7 +6,7 @@ mod tail;
 
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -132,7 +132,7 @@ impl KernelLog {
 
 impl Watch {
     fn kinds(&self) -> Result<Kinds> {
-        Ok(Kinds::of(&self.kind)?)
+        Kinds::of(&self.kind).context("--kind")
     }
 
     fn kernel_options(&self) -> kernel::Options {

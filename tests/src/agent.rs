@@ -1,0 +1,426 @@
+//! The program under test, running.
+
+use std::{
+    collections::BTreeSet,
+    env,
+    ffi::OsStr,
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime},
+};
+
+use rustix::process::{Signal, kill_process};
+
+use crate::{
+    event::{Event, Expect, Head, exec, shortened},
+    os,
+    run::{TRUE, quiet},
+};
+
+/// How long an event may take on a machine that does many other things. What is promised is in `latency.rs`.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long loading the kernel programs may take.
+const START: Duration = Duration::from_mins(1);
+/// How long detaching them may take.
+const STOP: Duration = Duration::from_secs(30);
+/// Between two programs that are run to see whether the agent watches yet.
+const MARKER_INTERVAL: Duration = Duration::from_millis(100);
+
+/// `nightjar run --json -`, from its first event on.
+#[derive(Debug)]
+pub struct Agent {
+    child: Option<Child>,
+    log: Arc<Log>,
+    readers: Vec<JoinHandle<()>>,
+    stderr: Arc<Mutex<String>>,
+}
+
+/// What the agent said at its end.
+#[derive(Debug)]
+pub struct Summary {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// All of its standard error.
+    pub stderr: String,
+}
+
+/// Lines so far.
+#[derive(Debug, Default)]
+struct Log {
+    lines: Mutex<Lines>,
+    grew: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    seen: Vec<Line>,
+    ended: bool,
+    /// Why the rest was not read.
+    broken: Option<String>,
+}
+
+#[derive(Debug)]
+struct Line {
+    head: Head,
+    text: String,
+    arrived: SystemTime,
+    number: usize,
+}
+
+/// The program under test.
+#[must_use]
+pub fn nightjar_path() -> PathBuf {
+    if let Some(path) = env::var_os("NIGHTJAR_BIN") {
+        let path = PathBuf::from(path);
+        assert!(path.is_file(), "NIGHTJAR_BIN is {}, and there is no such file", path.display());
+        return path;
+    }
+    let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("in the workspace").to_owned();
+    let path = workspace.join("target/release/nightjar");
+    assert!(
+        path.is_file(),
+        "{} is not there: build it with `cargo xtask build`, or name another program in NIGHTJAR_BIN",
+        path.display()
+    );
+    path
+}
+
+/// A command of the program under test; its process ends with the thread that starts it.
+pub fn nightjar(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = Command::new(nightjar_path());
+    command.args(args).env_remove("RUST_LOG").stdin(Stdio::null());
+    os::die_with_this_thread(&mut command);
+    command
+}
+
+/// Numbers of the BPF programs that a process holds, by themselves or attached.
+#[must_use]
+pub fn programs_of(pid: u32) -> BTreeSet<u32> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("a process that runs");
+    let texts = descriptors.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
+    let number = |line: &str| line.strip_prefix("prog_id:")?.trim().parse().ok();
+    texts.flat_map(|text| text.lines().filter_map(number).collect::<Vec<u32>>()).collect()
+}
+
+static SHARED: OnceLock<Mutex<Option<Agent>>> = OnceLock::new();
+static SHARED_LOG: OnceLock<Arc<Log>> = OnceLock::new();
+
+/// The end of the test program: whatever the tests did, nothing stays behind.
+extern "C" fn stop_shared() {
+    let Some(agent) = SHARED.get().and_then(|shared| locked(shared).take()) else { return };
+    let complaint = match agent.end(Signal::INT) {
+        Ok(summary) if summary.status.success() => return,
+        Ok(summary) => format!("the shared agent failed: {summary:?}"),
+        Err(complaint) => complaint,
+    };
+    let _no_reader = writeln!(std::io::stderr(), "{complaint}");
+    // The tests have had their say; this is the only one left.
+    std::process::abort();
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a failed test leaves is a list of lines: whole at any time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Agent ===
+
+impl Agent {
+    /// Starts `nightjar run --json -` with more arguments; comes back when it watches.
+    #[must_use]
+    pub fn start(args: &[&str]) -> Self {
+        let mut command = nightjar(["run", "--json", "-"].iter().chain(args));
+        let (log, stderr) = (Arc::new(Log::default()), Arc::new(Mutex::new(String::new())));
+        let (started, start) = mpsc::channel();
+        let for_reader = Arc::clone(&log);
+        // The thread that starts it lives as long as the agent writes: see `die_with_this_thread`.
+        let reader = thread::spawn(move || {
+            let mut child = command
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap_or_else(|error| panic!("cannot run {}: {error}", nightjar_path().display()));
+            let stdout = child.stdout.take().expect("piped");
+            started.send(child).expect("somebody waits for it");
+            for_reader.read(BufReader::new(stdout));
+        });
+        let mut child = start.recv().expect("the agent was started");
+        let mut from = child.stderr.take().expect("piped");
+        let to = Arc::clone(&stderr);
+        let stderr_reader = thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = from.read(&mut buffer) {
+                locked(&to).push_str(&String::from_utf8_lossy(&buffer[..length]));
+            }
+        });
+        let agent = Self { child: Some(child), log, readers: vec![reader, stderr_reader], stderr };
+        agent.await_first_event();
+        agent
+    }
+
+    /// Makes sure that the agent that all tests of a file share runs. It shows events of all kinds.
+    pub fn shared() {
+        SHARED.get_or_init(|| {
+            os::at_exit(stop_shared);
+            let agent = Self::start(&["--kind", "process.*", "--ring-size", "64"]);
+            SHARED_LOG.set(Arc::clone(&agent.log)).expect("set here only");
+            Mutex::new(Some(agent))
+        });
+    }
+
+    /// Process ID of the agent.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.running().id()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(os::pid_of(self.running()), signal).expect("our own child");
+    }
+
+    /// A place in the stream: events that come from now on.
+    #[must_use]
+    pub fn mark(&self) -> usize {
+        self.log.len()
+    }
+
+    /// Waits for an event that comes after `mark`.
+    pub fn expect_event(&self, expect: &Expect, mark: usize) -> Event {
+        self.log.expect(expect, mark)
+    }
+
+    /// Waits until all that happened so far was written; gives the last of it.
+    pub fn catch_up(&self) -> Event {
+        self.log.catch_up(&exec())
+    }
+
+    /// Events of a kind (as `process.exec`) so far.
+    #[must_use]
+    pub fn events(&self, kind: &str) -> Vec<Event> {
+        self.log.events(0, |head| head.kind == kind)
+    }
+
+    /// Stops it as Ctrl-C does.
+    #[must_use]
+    pub fn stop(self) -> Summary {
+        self.stop_by(Signal::INT)
+    }
+
+    /// Stops it by a signal.
+    #[must_use]
+    pub fn stop_by(self, signal: Signal) -> Summary {
+        self.end(signal).unwrap_or_else(|complaint| panic!("{complaint}"))
+    }
+
+    fn end(mut self, signal: Signal) -> Result<Summary, String> {
+        self.signal(signal);
+        let mut child = self.child.take().expect("runs until here");
+        let in_time = os::await_exit(&child, Instant::now() + STOP);
+        if !in_time {
+            child.kill().expect("our own child");
+        }
+        let status = child.wait().expect("our own child");
+        let readers_failed = self.readers.drain(..).filter_map(|reader| reader.join().err()).count();
+        let stderr = locked(&self.stderr).clone();
+        let broken = locked(&self.log.lines).broken.take();
+        match broken {
+            _ if !in_time => Err(format!("the agent did not stop within {STOP:?} of {signal:?}: {stderr}")),
+            Some(line) => Err(line),
+            None if readers_failed > 0 => Err("what the agent wrote could not be read".to_owned()),
+            None => Ok(Summary { status, stderr }),
+        }
+    }
+
+    /// Kinds of events so far.
+    #[must_use]
+    pub fn kinds(&self) -> BTreeSet<String> {
+        locked(&self.log.lines).seen.iter().map(|line| line.head.kind.clone()).collect()
+    }
+
+    fn running(&self) -> &Child {
+        self.child.as_ref().expect("runs until it is stopped")
+    }
+
+    fn await_first_event(&self) {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let name = format!("nightjar-starts-{}-{number}", std::process::id());
+        let deadline = Instant::now() + START;
+        while !self.log.await_line(|line| line.text.contains(&name), MARKER_INTERVAL) {
+            assert!(
+                Instant::now() < deadline && !self.log.has_ended(),
+                "no event came from the agent within {START:?}; it said: {}",
+                locked(&self.stderr)
+            );
+            quiet(&[TRUE, &name]);
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _gone = child.kill();
+            let _reaped = child.wait();
+        }
+    }
+}
+
+/// Events of the shared agent.
+pub(crate) mod shared {
+    use super::{Agent, Arc, Event, Expect, Log, SHARED_LOG, exec};
+
+    fn log() -> &'static Arc<Log> {
+        Agent::shared();
+        SHARED_LOG.get().expect("set when it was started")
+    }
+
+    pub(crate) fn mark() -> usize {
+        log().len()
+    }
+
+    pub(crate) fn expect(expect: &Expect, mark: usize) -> Event {
+        log().expect(expect, mark)
+    }
+
+    /// All events of a process, after those that may still be under way have come.
+    pub(crate) fn all_of(pid: u32, mark: usize) -> Vec<Event> {
+        log().catch_up(&exec());
+        log().events(mark, |head| head.pid == pid)
+    }
+}
+
+// === impl Log ===
+
+impl Log {
+    fn read(&self, mut from: impl BufRead) {
+        let mut text = String::new();
+        while let Ok(1..) = from.read_line(&mut text) {
+            let arrived = SystemTime::now();
+            let Some(head) = Head::of(&text) else {
+                locked(&self.lines).broken = Some(format!("not a whole event: {text:?}"));
+                break;
+            };
+            let seen = &mut locked(&self.lines).seen;
+            let number = seen.len();
+            seen.push(Line { head, text: std::mem::take(&mut text), arrived, number });
+            self.grew.notify_all();
+        }
+        locked(&self.lines).ended = true;
+        self.grew.notify_all();
+    }
+
+    fn len(&self) -> usize {
+        locked(&self.lines).seen.len()
+    }
+
+    fn has_ended(&self) -> bool {
+        locked(&self.lines).ended
+    }
+
+    fn await_line(&self, fits: impl Fn(&Line) -> bool, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let (mut lines, mut looked_at) = (locked(&self.lines), 0);
+        loop {
+            if lines.seen[looked_at..].iter().any(&fits) {
+                return true;
+            }
+            looked_at = lines.seen.len();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || lines.ended {
+                return false;
+            }
+            lines = self.grew.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn expect(&self, expect: &Expect, mark: usize) -> Event {
+        let deadline = Instant::now() + PATIENCE;
+        let mut rejected = Vec::new();
+        let (mut lines, mut looked_at) = (locked(&self.lines), mark);
+        loop {
+            for line in &lines.seen[looked_at..] {
+                if line.head.kind != expect.kind || expect.pid.is_some_and(|pid| pid != line.head.pid) {
+                    continue;
+                }
+                let event = line.event();
+                let mismatches = expect.mismatches(&event);
+                if mismatches.is_empty() {
+                    return event;
+                }
+                rejected.push((event, mismatches));
+            }
+            looked_at = lines.seen.len();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || lines.ended {
+                let others = lines.seen[mark..].iter().filter(|line| expect.pid == Some(line.head.pid));
+                let others: Vec<_> = others.map(|line| line.head.kind.clone()).collect();
+                drop(lines);
+                panic!("{}", failure(expect, &rejected, &others));
+            }
+            lines = self.grew.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn catch_up(&self, expect: &Expect) -> Event {
+        let mark = self.len();
+        // Records keep their order in the ring, so that what happened before this is written before it.
+        let pid = quiet(&[TRUE, "nightjar-catches-up"]);
+        self.expect(&expect.clone().of_process(pid), mark)
+    }
+
+    fn events(&self, mark: usize, wanted: impl Fn(&Head) -> bool) -> Vec<Event> {
+        let lines = locked(&self.lines);
+        lines.seen[mark..].iter().filter(|line| wanted(&line.head)).map(Line::event).collect()
+    }
+}
+
+fn failure(expect: &Expect, rejected: &[(Event, Vec<String>)], others: &[String]) -> String {
+    use std::fmt::Write;
+    const SHOWN: usize = 3;
+    let mut text = format!("no such event within {PATIENCE:?}: {expect}");
+    if let Some(pid) = expect.pid {
+        let _infallible = write!(text, "\nprocess {pid} had: {}", others.join(", "));
+    }
+    for (event, mismatches) in rejected.iter().rev().take(SHOWN) {
+        let _infallible =
+            write!(text, "\nnot this one: {}\n{}", mismatches.join("; "), shortened(&event.to_string()));
+    }
+    if rejected.len() > SHOWN {
+        let _infallible = write!(text, "\nnor {} others", rejected.len() - SHOWN);
+    }
+    text
+}
+
+impl Line {
+    fn event(&self) -> Event {
+        Event::parse(&self.text, self.arrived, self.number)
+    }
+}
+
+// === impl Summary ===
+
+impl Summary {
+    /// The line that tells how it went.
+    #[must_use]
+    pub fn line(&self) -> &str {
+        let mut lines = self.stderr.lines().rev();
+        lines.find(|line| line.contains("records received")).unwrap_or_else(|| panic!("no summary: {self:?}"))
+    }
+
+    /// The agent ended well, saw all, and had nothing to complain of.
+    pub fn expect_nothing_lost(&self) {
+        assert!(self.status.success(), "{self:?}");
+        assert!(self.line().ends_with("; nothing lost"), "{self:?}");
+        assert_eq!(self.stderr.lines().count(), 1, "more than a summary: {self:?}");
+    }
+}

@@ -1,0 +1,80 @@
+//! Benchmarks of the agent: `cargo xtask bench NAME`.
+//!
+//! A benchmark is a program with a baseline in the same run, never a timed test: it prints what it
+//! measured beside the goal and succeeds whatever that was.
+
+mod agent;
+mod audit;
+mod exec;
+mod idle_syscall;
+mod machine;
+mod producer;
+mod startup;
+mod stats;
+mod sys;
+mod table;
+
+use std::{fs, path::Path, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+/// What the agent costs, beside what it may cost
+///
+/// Every benchmark measures with and without the agent in the same run, in turns. It prints medians; in
+/// parentheses the least and the most, or the interval that holds the true median in 95 of 100 cases.
+/// Against a goal that interval "passes", "falls short", or leaves it "unclear": run it longer, or on a
+/// quieter machine. The program measured is NIGHTJAR_BIN, else target/release/nightjar.
+#[derive(Debug, Parser)]
+#[expect(clippy::doc_markdown, reason = "shown on a terminal, as --help")]
+#[command(name = "bench", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    Exec(exec::Arguments),
+    IdleSyscall(idle_syscall::Arguments),
+    Startup(startup::Arguments),
+    #[command(hide = true)]
+    Produce(producer::Arguments),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli.benchmark) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(benchmark: &Benchmark) -> Result<()> {
+    if let Benchmark::Produce(arguments) = benchmark {
+        return producer::run(arguments);
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("the agent loads kernel programs, which needs root: run it with sudo");
+    }
+    sys::end_gracefully();
+    match benchmark {
+        Benchmark::Exec(arguments) => exec::run(arguments),
+        Benchmark::IdleSyscall(arguments) => idle_syscall::run(arguments),
+        Benchmark::Startup(arguments) => startup::run(arguments),
+        Benchmark::Produce(_) => Ok(()),
+    }
+}
+
+/// Writes raw numbers, where they are wanted.
+fn write_json(path: Option<&Path>, numbers: &impl Serialize) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string_pretty(numbers)?;
+    fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    println!("\nThe numbers of every round are in {}", path.display());
+    Ok(())
+}
