@@ -55,7 +55,6 @@ fn subsystem<A: Access>(
     (cgroup.follow(CGROUP_ROOT)?.address() != default_root).then_some(cgroup)
 }
 
-
 /// `TP_PROTO(struct cgroup *cgrp, const char *path)`, called by whoever makes the directory.
 ///
 /// Records of an exec carry the path of their cgroup, others only its ID: what a process does between being

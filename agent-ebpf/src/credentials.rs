@@ -95,10 +95,12 @@ pub fn check<A: Access>(task: Ptr<Task, A>, call: u32) {
         return;
     };
     let Some(known) = TASK_CREDS.get_ptr_mut(task.address()) else {
-        // There was no room when it was born, or it was born before us and is not in the snapshot yet.
-        // There is nothing to compare with; the next look may have. A call that changed something is a loss.
-        let _full_again = TASK_CREDS.insert(task.address(), Known::of(cred), 0);
-        if call >= call::SYSCALL { count.dropped(DropReason::MapFull) } else { count.filtered() }
+        // There was no room when it was born, which was counted then, or the agent is just starting. There is
+        // nothing to compare with; the next look may have.
+        match TASK_CREDS.insert(task.address(), Known::of(cred), 0) {
+            Ok(()) => count.filtered(),
+            Err(_) => count.dropped(DropReason::MapFull),
+        }
         return;
     };
     // SAFETY: the map's own memory.

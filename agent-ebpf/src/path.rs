@@ -131,7 +131,8 @@ pub fn write_cgroup<A: Access>(scratch: *mut Scratch, node: Ptr<KernfsNode, A>) 
 fn step_cgroup(walk: *mut Walk, buffer: *mut u8) -> bool {
     // SAFETY (all of this function): the map's own memory, as in `step`.
     unsafe {
-        let Some(node) = Ptr::<KernfsNode, Probed>::new((&raw const (*walk).node).read_volatile() as *const u8)
+        let Some(node) =
+            Ptr::<KernfsNode, Probed>::new((&raw const (*walk).node).read_volatile() as *const u8)
         else {
             return false;
         };

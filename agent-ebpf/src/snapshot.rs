@@ -64,8 +64,17 @@ fn snapshot(scratch: *mut Scratch, task: Ptr<Task, Typed>) -> Option<u64> {
     // SAFETY (all of this block): `record` is our own memory.
     unsafe {
         task::write_info(&raw mut (*record).info, task)?;
-        (*record).file =
-            FileInfo { inode: 0, device: 0, links: 0, mode: 0, uid: 0, gid: 0, mount_flags: 0, flags: 0, reserved: 0 };
+        (*record).file = FileInfo {
+            inode: 0,
+            device: 0,
+            links: 0,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mount_flags: 0,
+            flags: 0,
+            reserved: 0,
+        };
         (*record).exe = nothing;
         (*record).cwd = nothing;
         (*record).cgroup_path = nothing;

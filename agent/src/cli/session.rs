@@ -89,7 +89,7 @@ impl Session {
     }
 
     fn take_stock(&mut self) -> Result<()> {
-        match self.kernel.snapshot()? {
+        match self.kernel.take_snapshot()? {
             Snapshot::Records(records) => self.pipeline.snapshot(&records),
             Snapshot::Procfs => self.pipeline.procfs(),
         }

@@ -5,7 +5,7 @@ use std::{fs, io, os::fd::AsFd, path::Path};
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
     maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{Program, ProgramError, ProgramType, links::LinkError},
+    programs::{Program, ProgramError, ProgramType},
     sys::{BpfHelper, is_helper_supported},
 };
 use nightjar_abi::{SCRATCH_LEVELS, fields, hook::Hook};
@@ -64,16 +64,6 @@ pub enum KernelError {
     /// Maps could not be made or the object not be relocated.
     #[error("cannot create the kernel programs' maps; this needs root, or CAP_BPF and CAP_PERFMON")]
     Load(#[source] Box<EbpfError>),
-    /// The kernel did not take a program.
-    #[error("the kernel refused the program {program} for {sensor}: {reason}")]
-    Program {
-        /// Name of the program.
-        program: &'static str,
-        /// What needs it.
-        sensor: plan::Sensor,
-        /// What the kernel said.
-        reason: String,
-    },
     /// A sensor that the agent cannot do without has no hook.
     #[error("{sensor} cannot be served: {reason}")]
     NoHook {
@@ -88,12 +78,9 @@ pub enum KernelError {
     /// The object lacks something: a build that is not whole.
     #[error("the kernel object has no {0}; build with `cargo xtask build`")]
     Object(&'static str),
-    /// Programs could not be made readable.
-    #[error("cannot run the task iterator")]
-    Iterator(#[source] LinkError),
-    /// The task iterator failed half-way.
-    #[error("cannot read the task iterator")]
-    Snapshot(#[source] io::Error),
+    /// What runs could not be read.
+    #[error("cannot read the task iterator: {0}")]
+    Iterator(String),
 }
 
 /// What ran before the agent.
@@ -110,6 +97,7 @@ pub enum Snapshot {
 pub struct Kernel {
     ebpf: Ebpf,
     serving: Vec<Serving>,
+    snapshot: Option<Snapshot>,
 }
 
 impl Kernel {
@@ -152,14 +140,14 @@ impl Kernel {
 
         let btf = Btf::from_sys_fs()?;
         let result = tracefs::with(|| attach(&mut ebpf, &btf, &wanted, None));
-        let serving = match result {
-            Ok(serving) => serving,
+        let (serving, snapshot) = match result {
+            Ok(result) => result,
             // Then all but the hooks that need it.
             Err(error) => attach(&mut ebpf, &btf, &wanted, Some(&format!("no tracefs: {error}"))),
         }?;
         drop(btf);
         give_back_memory();
-        Ok(Self { ebpf, serving })
+        Ok(Self { ebpf, serving, snapshot: Some(snapshot) })
     }
 
     /// Which hook serves which sensor.
@@ -207,34 +195,12 @@ impl Kernel {
         Ok(Counters::new(map, programs))
     }
 
-    /// Reads what ran before the programs were attached. To be called after [`Kernel::load`], so that
-    /// nothing falls in between; what falls into both is the same process by its identity.
+    /// What ran before the programs were attached. There is one.
     ///
     /// # Errors
-    /// When the iterator, once attached, fails.
-    pub fn snapshot(&mut self) -> Result<Snapshot, KernelError> {
-        let iterates = self.serving.iter().any(|row| {
-            row.plan.sensor == plan::Sensor::Snapshot
-                && row.candidate.is_some_and(|candidate| candidate.kind == HookKind::TaskIterator)
-        });
-        if !iterates {
-            return Ok(Snapshot::Procfs);
-        }
-        let Some(Program::Iter(program)) = self.ebpf.program_mut("snapshot_tasks") else {
-            return Err(KernelError::Object("program snapshot_tasks"));
-        };
-        let refused = |source: ProgramError| KernelError::Program {
-            program: "snapshot_tasks",
-            sensor: plan::Sensor::Snapshot,
-            reason: explain(&source),
-        };
-        let link = program.attach().map_err(refused)?;
-        let link = program.take_link(link).map_err(refused)?;
-        let mut file = link.into_file().map_err(KernelError::Iterator)?;
-        let mut records = Vec::new();
-        io::copy(&mut file, &mut records).map_err(KernelError::Snapshot)?;
-        program.unload().map_err(refused)?;
-        Ok(Snapshot::Records(records))
+    /// When it was taken before.
+    pub fn take_snapshot(&mut self) -> Result<Snapshot, KernelError> {
+        self.snapshot.take().ok_or(KernelError::Object("snapshot"))
     }
 
     /// The loaded object, for its log.
@@ -276,9 +242,9 @@ fn attach(
     btf: &Btf,
     wanted: &impl Fn(&SensorPlan) -> bool,
     no_tracefs: Option<&str>,
-) -> Result<Vec<Serving>, KernelError> {
+) -> Result<(Vec<Serving>, Snapshot), KernelError> {
     let probes = probe(ebpf, btf, no_tracefs);
-    let mut all = Vec::new();
+    let (mut all, mut snapshot) = (Vec::new(), Snapshot::Procfs);
     for plan in PLAN.iter().filter(|plan| plan.required || wanted(plan)) {
         let serving = plan::choose(plan, &probes, |candidate| try_candidate(ebpf, btf, candidate));
         let reasons = serving.refused.iter().map(|r| format!("{}: {}", r.kind, r.reason)).collect::<Vec<_>>();
@@ -296,9 +262,27 @@ fn attach(
             }
             None => warn!("{} is not watched: {}", plan.sensor, reasons.join("; ")),
         }
+        if serving.candidate.is_some_and(|candidate| candidate.kind == HookKind::TaskIterator) {
+            snapshot = Snapshot::Records(iterate(ebpf)?);
+        }
         all.push(serving);
     }
-    Ok(all)
+    Ok((all, snapshot))
+}
+
+/// Reads the task iterator to its end.
+fn iterate(ebpf: &mut Ebpf) -> Result<Vec<u8>, KernelError> {
+    let Some(Program::Iter(program)) = ebpf.program_mut("snapshot_tasks") else {
+        return Err(KernelError::Object("program snapshot_tasks"));
+    };
+    let refused = |error: ProgramError| KernelError::Iterator(explain(&error));
+    let link = program.attach().map_err(refused)?;
+    let link = program.take_link(link).map_err(refused)?;
+    let mut file = link.into_file().map_err(|error| KernelError::Iterator(error.to_string()))?;
+    let mut records = Vec::new();
+    io::copy(&mut file, &mut records).map_err(|error| KernelError::Iterator(error.to_string()))?;
+    program.unload().map_err(refused)?;
+    Ok(records)
 }
 
 /// Loads and attaches all programs of a candidate, or none.

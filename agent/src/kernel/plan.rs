@@ -80,7 +80,8 @@ credential_calls! {
     SYS_capset "capset" SYS_unshare "unshare" SYS_setns "setns"
 }
 
-/// The whole plan.
+/// The whole plan, in the order in which it is served: who is born is seen before who is there is looked up,
+/// and both are known before changes of what they are.
 pub const PLAN: &[SensorPlan] = &[
     SensorPlan {
         sensor: Sensor::Exec,
@@ -108,32 +109,6 @@ pub const PLAN: &[SensorPlan] = &[
             programs: &[("process_exit", &["sched_process_exit"])],
             worth: "all from the kernel, at the end of the last thread",
         }],
-    },
-    SensorPlan {
-        sensor: Sensor::ExecFailed,
-        required: false,
-        candidates: &[Candidate {
-            kind: HookKind::SyscallTracepoint,
-            programs: &[("execve_exit", &["sys_exit_execve"]), ("execveat_exit", &["sys_exit_execveat"])],
-            worth: "path from user memory; not the 32-bit calls",
-        }],
-    },
-    SensorPlan {
-        sensor: Sensor::Credentials,
-        required: false,
-        candidates: &[
-            Candidate {
-                kind: HookKind::SyscallTracepoint,
-                programs: &[("creds_syscall", CREDENTIAL_TRACEPOINTS), ("creds_prctl", &["sys_exit_prctl"])],
-                worth: "when the call returns; any other way (32-bit calls, an exploit) at the task's next exec \
-                        or exit",
-            },
-            Candidate {
-                kind: HookKind::Passing,
-                programs: &[],
-                worth: "at the task's next exec or exit, without the call",
-            },
-        ],
     },
     SensorPlan {
         sensor: Sensor::NewCgroup,
@@ -164,6 +139,32 @@ pub const PLAN: &[SensorPlan] = &[
                 kind: HookKind::Procfs,
                 programs: &[],
                 worth: "start times to 10 ms, no credentials but user and group",
+            },
+        ],
+    },
+    SensorPlan {
+        sensor: Sensor::ExecFailed,
+        required: false,
+        candidates: &[Candidate {
+            kind: HookKind::SyscallTracepoint,
+            programs: &[("execve_exit", &["sys_exit_execve"]), ("execveat_exit", &["sys_exit_execveat"])],
+            worth: "path from user memory; not the 32-bit calls",
+        }],
+    },
+    SensorPlan {
+        sensor: Sensor::Credentials,
+        required: false,
+        candidates: &[
+            Candidate {
+                kind: HookKind::SyscallTracepoint,
+                programs: &[("creds_syscall", CREDENTIAL_TRACEPOINTS), ("creds_prctl", &["sys_exit_prctl"])],
+                worth: "when the call returns; any other way (32-bit calls, an exploit) at the task's next exec \
+                        or exit",
+            },
+            Candidate {
+                kind: HookKind::Passing,
+                programs: &[],
+                worth: "at the task's next exec or exit, without the call",
             },
         ],
     },

@@ -174,7 +174,7 @@ impl Table {
             note(process, info);
         });
         self.make_room(now, name);
-        self.processes.get(&name).expect("spared by `make_room`")
+        self.update(name, |_| {})
     }
 
     /// A process ended at `now`. `None` when that was known already.
@@ -316,7 +316,7 @@ impl Table {
         self.bytes += weight(&process);
         self.processes.put(name, process);
         self.make_room(now, name);
-        self.processes.get(&name).expect("just put there, and not for `make_room` to take")
+        self.update(name, |_| {})
     }
 
     fn update(&mut self, name: u64, change: impl FnOnce(&mut Process)) -> &Process {
