@@ -349,13 +349,13 @@ pub mod span_flags {
     pub const UNREACHABLE: u32 = 4;
 }
 
-/// Flags of a [`FileInfo`](super::record::FileInfo).
+/// Flags of a [`FileInfo`].
 pub mod file_flags {
     /// The name it was reached by is gone, though others may lead to it.
     pub const UNLINKED: u32 = 1;
 }
 
-/// Flags of a [`TaskInfo`](super::record::TaskInfo).
+/// Flags of a [`TaskInfo`].
 pub mod task_flags {
     /// A kernel thread.
     pub const KERNEL_THREAD: u32 = 1;

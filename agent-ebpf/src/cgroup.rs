@@ -79,6 +79,7 @@ pub fn new_cgroup(ctx: BtfTracePointContext) -> i32 {
 /// Builds the record; gives its length, zero for a cgroup of another hierarchy than those looked at.
 #[inline(always)]
 fn made(count: Count, scratch: *mut Scratch, new: Ptr<Cgroup, Probed>) -> Option<u64> {
+    const START: usize = size_of::<NewCgroup>();
     // SAFETY: no preconditions.
     let task = Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8)?;
     let set = task.follow(TASK_CGROUPS)?;
@@ -91,7 +92,6 @@ fn made(count: Count, scratch: *mut Scratch, new: Ptr<Cgroup, Probed>) -> Option
     let node = new.follow(CGROUP_KERNFS)?;
     let path = path::write_cgroup(scratch, node);
     let len = bound::<0x7FF>(path.len);
-    const START: usize = size_of::<NewCgroup>();
     // SAFETY: the record is our own memory, and has room for the body and a path behind it.
     unsafe {
         let record: *mut NewCgroup = (&raw mut (*scratch).record).cast();

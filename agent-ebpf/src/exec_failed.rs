@@ -55,6 +55,7 @@ fn returned(ctx: &TracePointContext, call: u32) {
 /// Builds the record; gives its length.
 #[inline(always)]
 fn failed(count: Count, scratch: *mut Scratch, call: u32, result: i64) -> Option<u64> {
+    const START: usize = size_of::<ExecFailed>();
     // SAFETY: no preconditions.
     let task = Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8)?;
     let registers = syscall::registers(task)?;
@@ -66,7 +67,6 @@ fn failed(count: Count, scratch: *mut Scratch, call: u32, result: i64) -> Option
 
     // SAFETY: the record begins with room for an `ExecFailed`, at a multiple of eight.
     let record: *mut ExecFailed = unsafe { (&raw mut (*scratch).record).cast() };
-    const START: usize = size_of::<ExecFailed>();
     // SAFETY: `PATH_MAX + 1` bytes behind the body are inside the scratch buffer.
     let read = unsafe {
         let place = (&raw mut (*scratch).record).cast::<u8>().add(START);

@@ -81,7 +81,7 @@ impl<S, A: Access> Ptr<S, A> {
         // two lines of debug information at the same place, which the kernel refuses.
         let mut address = address;
         // SAFETY: a register is copied to itself.
-        unsafe { asm!("{0} = {0}", inout(reg) address, options(nomem, nostack)) };
+        unsafe { asm!("{0} = {0}", inout(reg) address, options(nostack)) };
         Some(Self { address, types: PhantomData })
     }
 

@@ -7,6 +7,18 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 #![allow(unsafe_code, reason = "a kernel program is all raw memory; the verifier proves what unsafe asserts")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_ptr_alignment,
+    clippy::cast_sign_loss,
+    reason = "addresses and lengths are 64-bit registers here; lengths are bounded before they are cut"
+)]
+#![allow(
+    clippy::inline_always,
+    reason = "a call costs the verifier a frame and its knowledge of the arguments"
+)]
+#![allow(clippy::needless_pass_by_value, reason = "the macros of aya hand contexts over by value")]
+#![allow(clippy::wildcard_imports, reason = "rows of the kernel-field table have prefixes of their own")]
 #![cfg_attr(not(target_arch = "bpf"), allow(unused, reason = "built for the kernel only"))]
 
 mod cgroup;

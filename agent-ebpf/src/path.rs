@@ -45,10 +45,10 @@ pub fn write<A: Access>(
 ) -> Path {
     // SAFETY: the map's own memory.
     let (walk, buffer) = unsafe { (&raw mut (*scratch).walk, (&raw mut (*scratch).path).cast::<u8>()) };
-    // SAFETY (all of this block): the map's own memory.
+    // SAFETY: the map's own memory.
     unsafe {
         (*walk).node = dentry.address();
-        (*walk).mount = container(mount, MOUNT_VFSMOUNT).map_or(0, |mount| mount.address());
+        (*walk).mount = container(mount, MOUNT_VFSMOUNT).map_or(0, Ptr::address);
         (*walk).root = mount.address_in(VFSMOUNT_ROOT);
         (*walk).namespace_root = namespace_root;
         (*walk).start = END;
@@ -64,7 +64,7 @@ pub fn write<A: Access>(
 /// Goes up by one component or across one mount; whether there is more to go.
 #[inline(always)]
 fn step(walk: *mut Walk, buffer: *mut u8) -> bool {
-    // SAFETY (all of this function): the map's own memory; volatile so that it stays there, see `Walk`.
+    // SAFETY: the map's own memory; volatile so that it stays there, see `Walk`.
     unsafe {
         let Some(dentry) = Ptr::<Dentry, Probed>::new((&raw const (*walk).node).read_volatile() as *const u8)
         else {
@@ -113,7 +113,7 @@ fn step(walk: *mut Walk, buffer: *mut u8) -> bool {
 pub fn write_cgroup<A: Access>(scratch: *mut Scratch, node: Ptr<KernfsNode, A>) -> Path {
     // SAFETY: the map's own memory.
     let (walk, buffer) = unsafe { (&raw mut (*scratch).walk, (&raw mut (*scratch).path).cast::<u8>()) };
-    // SAFETY (all of this block): the map's own memory.
+    // SAFETY: the map's own memory.
     unsafe {
         (*walk).node = node.address();
         (*walk).start = CGROUP_END;
@@ -129,7 +129,7 @@ pub fn write_cgroup<A: Access>(scratch: *mut Scratch, node: Ptr<KernfsNode, A>) 
 /// Goes up by one cgroup; whether there is more to go.
 #[inline(always)]
 fn step_cgroup(walk: *mut Walk, buffer: *mut u8) -> bool {
-    // SAFETY (all of this function): the map's own memory, as in `step`.
+    // SAFETY: the map's own memory, as in `step`.
     unsafe {
         let Some(node) =
             Ptr::<KernfsNode, Probed>::new((&raw const (*walk).node).read_volatile() as *const u8)

@@ -27,7 +27,7 @@ const CLONE_THREAD: u64 = 0x0001_0000;
 /// `SIGNAL_GROUP_EXIT`
 /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/sched/signal.h#L253>
 const SIGNAL_GROUP_EXIT: u32 = 4;
-/// Most bytes of an interpreter's name: a script's is at most 255 long, that of binfmt_misc may be longer.
+/// Most bytes of an interpreter's name: a script's is at most 255 long, that of `binfmt_misc` may be longer.
 const INTERP_MAX: u32 = 1023;
 
 /// The task at argument `n`.
@@ -69,7 +69,7 @@ fn exec(ctx: &BtfTracePointContext, count: Count, scratch: *mut Scratch) -> Opti
     // SAFETY: the record begins with room for an `Exec`, at a multiple of eight.
     let record: *mut Exec = unsafe { (&raw mut (*scratch).record).cast() };
 
-    // SAFETY (all of this block): `record` is our own memory.
+    // SAFETY: `record` is our own memory.
     unsafe {
         task::write_info(&raw mut (*record).info, task)?;
         task::write_file(&raw mut (*record).file, file)?;
@@ -299,17 +299,14 @@ fn is_last(ctx: &BtfTracePointContext, task: Ptr<Task, Typed>) -> bool {
 fn exit(count: Count, task: Ptr<Task, Typed>) {
     let Some(mut entry) = count.reserve::<Exit>() else { return };
     // SAFETY: the reserved record is our own memory.
-    match unsafe { write_exit(entry.as_mut_ptr(), task) } {
-        Some(()) => {
-            // SAFETY: as above.
-            unsafe { (*entry.as_mut_ptr()).header = count.header(Kind::Exit, size_of::<Exit>() as u64) };
-            count.submit(entry);
-        }
-        None => {
-            entry.discard(0);
-            count.dropped(DropReason::ReadFault);
-        }
+    if unsafe { write_exit(entry.as_mut_ptr(), task) }.is_none() {
+        entry.discard(0);
+        count.dropped(DropReason::ReadFault);
+        return;
     }
+    // SAFETY: as above.
+    unsafe { (*entry.as_mut_ptr()).header = count.header(Kind::Exit, size_of::<Exit>() as u64) };
+    count.submit(entry);
 }
 
 #[inline(always)]

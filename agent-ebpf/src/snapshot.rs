@@ -61,7 +61,7 @@ fn snapshot(scratch: *mut Scratch, task: Ptr<Task, Typed>) -> Option<u64> {
     let mut end = size_of::<Snapshot>() as u64;
     let root = task::mount_root(task);
     let nothing = Span { start: end as u16, len: 0, flags: 0 };
-    // SAFETY (all of this block): `record` is our own memory.
+    // SAFETY: `record` is our own memory.
     unsafe {
         task::write_info(&raw mut (*record).info, task)?;
         (*record).file = FileInfo {

@@ -22,7 +22,7 @@ const UNSET: u32 = u32::MAX;
 /// Fills `info` in place: the record lives in a ring or a map, the stack is too small for it.
 #[inline(always)]
 pub fn write_info<A: Access>(info: *mut TaskInfo, task: Ptr<Task, A>) -> Option<()> {
-    // SAFETY (all of this function): `info` points into a record of ours.
+    // SAFETY: `info` points into a record of ours.
     unsafe {
         (*info).task = task_ref(task)?;
         (*info).parent = task_ref(task.follow(TASK_REAL_PARENT)?)?;
@@ -75,7 +75,7 @@ pub fn task_ref<A: Access>(task: Ptr<Task, A>) -> Option<TaskRef> {
 /// Copies the credentials that a record carries.
 #[inline(always)]
 pub fn write_creds<A: Access>(to: *mut Creds, cred: Ptr<Cred, A>) {
-    // SAFETY (all of this function): `to` points into a record, a map or the stack of ours.
+    // SAFETY: `to` points into a record, a map or the stack of ours.
     unsafe {
         (*to).uid = cred.get(CRED_UID);
         (*to).gid = cred.get(CRED_GID);
@@ -136,7 +136,7 @@ pub fn mount_root<A: Access>(task: Ptr<Task, A>) -> u64 {
         .follow(TASK_NSPROXY)
         .and_then(|proxy| proxy.follow(NSPROXY_MNT))
         .and_then(|namespace| namespace.follow(MNT_NS_ROOT));
-    root.map_or(0, |root| root.address())
+    root.map_or(0, Ptr::address)
 }
 
 /// Describes the file behind an image.
