@@ -13,7 +13,7 @@ use nightjar_abi::{
     record::{ABI_VERSION, ARGS_MAX, Exec, Header, Kind, PATHS_MAX},
 };
 
-use crate::kernel::add;
+use crate::kernel::{add, bound};
 
 /// The lane of process, credential and integrity events. The agent sets the size.
 #[map]
@@ -31,9 +31,11 @@ static READER: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
 
-/// Room for a whole record; each part that is written is bounded by a mask, so that the highest place
-/// any of them can reach is known.
-const RECORD_ROOM: usize = size_of::<Exec>() + PATHS_MAX + ARGS_MAX + 1;
+/// Room for a whole record: what the offsets in it can reach, and a mask can bound.
+const RECORD_ROOM: usize = 1 << 16;
+
+// The parts of the longest record, each bounded by its own mask, fit.
+const _: () = assert!(size_of::<Exec>() + PATHS_MAX + ARGS_MAX < RECORD_ROOM);
 
 /// A buffer to build one record in.
 #[repr(C)]
@@ -166,10 +168,13 @@ impl Count {
     /// Sends the first `len` bytes of a scratch buffer's record.
     #[inline(always)]
     pub fn output(self, scratch: *mut Scratch, len: u64) {
-        if len > RECORD_ROOM as u64 {
+        const LONGEST: u32 = RECORD_ROOM as u32 - 1;
+        if len > u64::from(LONGEST) {
             self.dropped(DropReason::TooBig);
             return;
         }
+        // Known by now, but forgotten by verifiers before 6.12.
+        let len = bound::<LONGEST>(len);
         // SAFETY: `len` is bounded by the masks of the parts; the verifier holds it against the map's size.
         let sent = unsafe {
             aya_ebpf::helpers::generated::bpf_ringbuf_output(

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -19,19 +20,23 @@ pub fn folder_for_all() -> TempDir {
 }
 
 /// Copies a program; its mode bits are `mode`.
+///
+/// Another process does it: the descriptor that this one would write through could be inherited by what other
+/// tests start at that moment, and the kernel does not run a file that somebody may write.
 #[must_use]
 pub fn copy_of(program: impl AsRef<Path>, to: impl Into<PathBuf>, mode: u32) -> PathBuf {
     let (program, to) = (program.as_ref(), to.into());
-    fs::copy(program, &to)
-        .unwrap_or_else(|error| panic!("cannot copy {} to {}: {error}", program.display(), to.display()));
+    let copied = Command::new("cp").arg("--").args([program, &to]).status().expect("cp is there");
+    assert!(copied.success(), "cannot copy {} to {}", program.display(), to.display());
     fs::set_permissions(&to, fs::Permissions::from_mode(mode)).expect("our own file");
     to
 }
 
 /// Writes a file that can be run.
 pub fn make_executable(path: &Path, text: &str) {
-    fs::write(path, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("our own file");
+    let written = tempfile::NamedTempFile::new().expect("a file in /tmp");
+    fs::write(written.path(), text).expect("our own file");
+    let _path = copy_of(written.path(), path, 0o755);
 }
 
 /// Removes a cgroup, if it is there. The kernel lets go of those below it in its own time.

@@ -5,7 +5,7 @@
 use std::{
     io::{BufRead, BufReader, Read},
     os::unix::process::ExitStatusExt,
-    process::{Child, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -268,9 +268,53 @@ fn an_ordinary_user_is_told_that_it_needs_root() {
     let folder = nightjar_tests::folder_for_all();
     let program =
         nightjar_tests::copy_of(nightjar_tests::nightjar_path(), folder.path().join("nightjar"), 0o755);
-    let mut command = std::process::Command::new(program);
+    let mut command = Command::new(program);
     let output = command.args(["tail", "-n", "1"]).uid(65534).gid(65534).output().unwrap();
     assert!(!output.status.success());
     assert!(text(&output.stderr).contains("root"), "{output:?}");
     assert!(!text(&output.stderr).contains("panicked"), "{output:?}");
+}
+
+#[test]
+fn a_slow_reader_gets_whole_lines_and_hears_of_what_was_lost() {
+    const PROGRAMS: usize = 3000;
+    skip_without_kernel!();
+    let mut child = nightjar(["run", "--json", "-", "--ring-size", "1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let stderr = read_in_background(child.stderr.take().unwrap());
+    let (all, got) = mpsc::channel();
+    thread::spawn(move || {
+        // The first byte tells that it watches; then some 600 KB a second, a fraction of what is made.
+        let (mut bytes, mut chunk) = (vec![0], vec![0; 30_000]);
+        stdout.read_exact(&mut bytes).unwrap();
+        all.send(Vec::new()).unwrap();
+        loop {
+            let read = stdout.read(&mut chunk).unwrap();
+            if read == 0 {
+                return all.send(bytes);
+            }
+            bytes.extend_from_slice(&chunk[..read]);
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    while got.try_recv().is_err() {
+        Command::new("/bin/true").arg("x".repeat(4000)).status().unwrap();
+    }
+    for _ in 0..PROGRAMS {
+        Command::new("/bin/true").arg("x".repeat(4000)).status().unwrap();
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::INT).unwrap();
+
+    let output = got.recv_timeout(PATIENCE).unwrap();
+    let summary = stderr.recv().unwrap();
+    assert!(child.wait().unwrap().success(), "{}", text(&summary));
+    assert!(text(&output).ends_with('\n'), "the last line is whole");
+    let events: Vec<Value> = text(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(events.iter().any(|event| event["kind"] == "telemetry.loss"), "{}", text(&summary));
+    assert!(text(&summary).contains("; lost: "), "{}", text(&summary));
+    assert!(!text(&summary).contains("defect"), "{}", text(&summary));
 }

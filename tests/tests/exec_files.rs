@@ -4,7 +4,10 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, PermissionsExt, chown},
+    },
     path::Path,
 };
 
@@ -149,4 +152,33 @@ fn a_file_that_is_called_like_a_memfd_is_none() {
     let folder = folder_for_all();
     let program = copy_of(TRUE, folder.path().join("memfd:payload"), 0o755);
     run(&program).expect_event(exec().exe(&program).without("process.exe.memfd"));
+}
+
+#[test]
+fn a_program_with_a_long_path_is_no_script() {
+    skip_without_kernel!();
+    let folder = folder_for_all();
+    let deep = folder.path().join("x".repeat(150)).join("y".repeat(150));
+    fs::create_dir_all(&deep).unwrap();
+    let program = copy_of(TRUE, deep.join("program"), 0o755);
+    run(&program)
+        .succeed()
+        .expect_event(exec().with("process.exe.path", json!(program)).without("exec.script"));
+}
+
+#[test]
+fn a_name_that_is_gone_is_deleted_even_if_the_file_has_another() {
+    skip_without_kernel!();
+    let folder = folder_for_all();
+    let program = copy_of(TRUE, folder.path().join("program"), 0o755);
+    fs::hard_link(&program, folder.path().join("second-name")).unwrap();
+    let open = fs::File::open(&program).unwrap();
+    fs::remove_file(&program).unwrap();
+    let through_descriptor = format!("/proc/{}/fd/{}", std::process::id(), open.as_raw_fd());
+    run(&through_descriptor).succeed().expect_event(
+        exec()
+            .with("process.exe.path", json!(program))
+            .with("process.exe.links", 1)
+            .with("process.exe.deleted", true),
+    );
 }

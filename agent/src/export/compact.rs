@@ -217,6 +217,10 @@ fn changes(change: &nightjar_proto::v1::Credentials) -> String {
             ("bounding", &before.bounding, &after.bounding),
             ("ambient", &before.ambient, &after.ambient),
         ];
+        if change.capabilities_gained.is_empty() && change.capabilities_lost.is_empty() {
+            // Raised or lowered within what is permitted.
+            parts.extend((before.effective != after.effective).then(|| "effective set".to_owned()));
+        }
         parts.extend(sets.iter().filter(|(_, b, a)| b != a).map(|(name, ..)| format!("{name} set")));
     }
     if before.securebits != after.securebits {
