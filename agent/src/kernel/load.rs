@@ -8,7 +8,7 @@ use aya::{
     programs::{Program, ProgramError, ProgramType},
     sys::{BpfHelper, is_helper_supported},
 };
-use nightjar_abi::{SCRATCH_LEVELS, fields, hook::Hook};
+use nightjar_abi::{SCRATCH_LEVELS, fields};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tracing::{debug, info, warn};
 
@@ -175,21 +175,14 @@ impl Kernel {
     pub fn take_counters(&mut self) -> Result<Counters, KernelError> {
         let map = PerCpuArray::try_from(self.take_map("COUNTERS")?)
             .map_err(|error| KernelError::Map("COUNTERS", error))?;
-        let hooks = [
-            ("process_exec", Hook::Exec),
-            ("process_fork", Hook::Fork),
-            ("process_exit", Hook::Exit),
-            ("execve_exit", Hook::ExecFailed),
-            ("execveat_exit", Hook::ExecFailed),
-            ("creds_syscall", Hook::Credentials),
-            ("creds_prctl", Hook::Credentials),
-            ("new_cgroup", Hook::NewCgroup),
-        ];
         let mut programs = Vec::new();
-        for (name, hook) in hooks {
-            let fd = self.ebpf.program(name).and_then(|program| program.fd().ok());
-            if let Some(fd) = fd.and_then(|fd| fd.as_fd().try_clone_to_owned().ok()) {
-                programs.push((hook, fd));
+        for row in PLAN {
+            for (name, _) in row.candidates.iter().flat_map(|candidate| candidate.programs) {
+                // One that is not loaded has none.
+                let fd = self.ebpf.program(name).and_then(|program| program.fd().ok());
+                if let Some(fd) = fd.and_then(|fd| fd.as_fd().try_clone_to_owned().ok()) {
+                    programs.push((row.hook, fd));
+                }
             }
         }
         Ok(Counters::new(map, programs))

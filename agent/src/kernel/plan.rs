@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use nightjar_abi::record::call;
+use nightjar_abi::{hook::Hook, record::call};
 
 /// A question that kernel programs answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,6 +59,8 @@ pub struct Candidate {
 pub struct SensorPlan {
     /// The question.
     pub sensor: Sensor,
+    /// Where its programs count.
+    pub hook: Hook,
     /// Whether the process table cannot do without it: then it is attached whatever is asked for.
     pub required: bool,
     /// The best first.
@@ -85,6 +87,7 @@ credential_calls! {
 pub const PLAN: &[SensorPlan] = &[
     SensorPlan {
         sensor: Sensor::Exec,
+        hook: Hook::Exec,
         required: true,
         candidates: &[Candidate {
             kind: HookKind::BtfTracepoint,
@@ -94,6 +97,7 @@ pub const PLAN: &[SensorPlan] = &[
     },
     SensorPlan {
         sensor: Sensor::Fork,
+        hook: Hook::Fork,
         required: true,
         candidates: &[Candidate {
             kind: HookKind::BtfTracepoint,
@@ -103,6 +107,7 @@ pub const PLAN: &[SensorPlan] = &[
     },
     SensorPlan {
         sensor: Sensor::Exit,
+        hook: Hook::Exit,
         required: true,
         candidates: &[Candidate {
             kind: HookKind::BtfTracepoint,
@@ -112,6 +117,7 @@ pub const PLAN: &[SensorPlan] = &[
     },
     SensorPlan {
         sensor: Sensor::NewCgroup,
+        hook: Hook::NewCgroup,
         required: true,
         candidates: &[
             Candidate {
@@ -128,6 +134,7 @@ pub const PLAN: &[SensorPlan] = &[
     },
     SensorPlan {
         sensor: Sensor::Snapshot,
+        hook: Hook::Snapshot,
         required: true,
         candidates: &[
             Candidate {
@@ -144,6 +151,7 @@ pub const PLAN: &[SensorPlan] = &[
     },
     SensorPlan {
         sensor: Sensor::ExecFailed,
+        hook: Hook::ExecFailed,
         required: false,
         candidates: &[Candidate {
             kind: HookKind::SyscallTracepoint,
@@ -153,6 +161,7 @@ pub const PLAN: &[SensorPlan] = &[
     },
     SensorPlan {
         sensor: Sensor::Credentials,
+        hook: Hook::Credentials,
         required: false,
         candidates: &[
             Candidate {
