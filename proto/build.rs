@@ -5,12 +5,15 @@ use std::{env, error::Error, fs, path::Path};
 #[path = "build/json.rs"]
 mod json;
 
-/// Schemas, one row each: package, and the files it is made of.
+/// Schemas that have a JSON form, one row each: package, and the files it is made of.
 const PACKAGES: &[(&str, &[&str])] = &[
-    ("nightjar.v1", &["nightjar/v1/event.proto"]),
+    ("nightjar.v1", &["nightjar/v1/event.proto", "nightjar/v1/status.proto"]),
     // What the rules of the JSON form allow but no event uses yet; included by unit tests only.
     ("nightjar.rules", &["tests/rules.proto"]),
 ];
+
+/// Services, which only programs speak.
+const SERVICES: &[&str] = &["nightjar/agent/v1/agent.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for watched in ["build.rs", "build", "nightjar", "tests/rules.proto"] {
@@ -20,9 +23,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut compiler = protox::Compiler::new(["."])?;
     compiler.include_imports(true).include_source_info(true);
-    compiler.open_files(PACKAGES.iter().flat_map(|(_, files)| *files))?;
+    compiler.open_files(PACKAGES.iter().flat_map(|(_, files)| *files).chain(SERVICES))?;
 
-    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .compile_fds(compiler.file_descriptor_set())?;
     for (package, _) in PACKAGES {
         let code = json::serialize_impls(&compiler.descriptor_pool(), package)?;
         fs::write(Path::new(&out_dir).join(format!("{package}.json.rs")), code)?;

@@ -58,6 +58,7 @@ impl Context<'_> {
             args: arguments(&image.args),
             args_truncated: image.args_truncated,
             args_from_proc: image.args_from_proc,
+            args_redacted: image.args_redacted,
             cwd: image.cwd.clone(),
             cwd_truncated: image.cwd_truncated,
             cwd_unreachable: image.cwd_unreachable,
@@ -119,6 +120,7 @@ impl Context<'_> {
             args: image.map_or_else(Vec::new, |image| arguments(&image.args)),
             args_truncated: image.is_some_and(|image| image.args_truncated),
             args_from_proc: image.is_some_and(|image| image.args_from_proc),
+            args_redacted: image.is_some_and(|image| image.args_redacted),
             uid: lineage.uid,
             user: self.user(lineage.uid),
         }
@@ -154,6 +156,8 @@ impl Context<'_> {
             }),
             privileges_gained: gained,
             thread_became_leader: if record.body.old_tid == info.task.pid { 0 } else { record.body.old_tid },
+            environment: Vec::new(),
+            environment_truncated: false,
         }
     }
 
@@ -257,6 +261,7 @@ pub(super) fn image(record: &ExecRecord<'_>) -> Image {
         args: record.args.bytes.into(),
         args_truncated: record.args.truncated || record.args.unreadable,
         args_from_proc: false,
+        args_redacted: false,
         cwd: text::from_bytes(record.cwd.bytes),
         cwd_truncated: record.cwd.truncated,
         cwd_unreachable: record.cwd.unreachable,

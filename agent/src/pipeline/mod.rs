@@ -140,6 +140,7 @@ impl Pipeline {
             let image = Image {
                 exe: (!record.exe.bytes.is_empty()).then(|| event::file(&record.body.file, &record.exe)),
                 args_from_proc: !args.is_empty(),
+                args_redacted: false,
                 args,
                 args_truncated,
                 cwd: nightjar_proto::text::from_bytes(record.cwd.bytes),

@@ -102,6 +102,7 @@ pub fn read_proc(table: &mut Table) {
             args,
             args_truncated,
             args_from_proc: true,
+            args_redacted: false,
             cwd: process
                 .cwd()
                 .map_or_else(|_| String::new(), |path| text::from_bytes(path.as_os_str().as_encoded_bytes())),

@@ -38,6 +38,8 @@ pub struct Image {
     pub args_truncated: bool,
     /// The arguments were read from `/proc`.
     pub args_from_proc: bool,
+    /// Parts of the arguments were masked, as they look like secrets.
+    pub args_redacted: bool,
     /// Working directory at the exec.
     pub cwd: String,
     /// Its beginning is missing.

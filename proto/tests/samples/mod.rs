@@ -133,6 +133,7 @@ fn process() -> Process {
         cwd_truncated: true,
         cwd_unreachable: true,
         args_from_proc: true,
+        args_redacted: true,
     }
 }
 
@@ -148,6 +149,7 @@ fn parent() -> Parent {
         uid: Some(1000),
         user: "alice".into(),
         args_from_proc: true,
+        args_redacted: true,
     }
 }
 
@@ -162,6 +164,8 @@ fn exec() -> Exec {
         }),
         privileges_gained: strings(&["setuid", "file_capabilities"]),
         thread_became_leader: 48_214,
+        environment: vec!["LD_PRELOAD=/tmp/x.so".to_owned()],
+        environment_truncated: true,
     }
 }
 
