@@ -276,6 +276,8 @@ kernel_fields! {
 
     MM_ARG_START: Mm => u64 = ["mm_struct.arg_start"], required;
     MM_ARG_END: Mm => u64 = ["mm_struct.arg_end"], required;
+    MM_ENV_START: Mm => u64 = ["mm_struct.env_start"], required;
+    MM_ENV_END: Mm => u64 = ["mm_struct.env_end"], required;
     MM_EXE_FILE: Mm => To<File> = ["mm_struct.exe_file"], required;
 
     FILE_DENTRY: File => To<Dentry> = ["file.f_path.dentry"], required;

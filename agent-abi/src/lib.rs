@@ -5,12 +5,14 @@
 //!   kernel's BTF.
 //! * [`record`]: the layout of what the kernel programs send.
 //! * [`reader`]: how the reader of a ring tells whether it wants to be woken.
+//! * [`settings`]: what the agent can change while the programs run.
 //! * [`hook`]: the places programs are attached to, and the counters each of them keeps.
 #![no_std]
 
 pub mod fields;
 pub mod hook;
 pub mod record;
+pub mod settings;
 
 /// Scratch buffers that each CPU has for records of variable length: a program may be preempted by
 /// another on the same CPU.

@@ -6,7 +6,7 @@
 //! bytes of the right length are a valid value of each body.
 
 /// Raised whenever a layout below changes; a record of another version is refused by name.
-pub const ABI_VERSION: u16 = 1;
+pub const ABI_VERSION: u16 = 2;
 
 /// Longest path that is followed, in bytes. Longer ones keep their end and are flagged.
 pub const PATH_MAX: usize = 4095;
@@ -213,7 +213,7 @@ layouts! {
     }
 
     /// [`Kind::Exec`]
-    Exec, 440 {
+    Exec, 448 {
         /// Begins every record.
         header: Header,
         /// The process, already in its new image.
@@ -232,13 +232,15 @@ layouts! {
         cwd: Span,
         /// Path given to the call, as copied by the kernel: for a script, the script.
         filename: Span,
-            /// Path of the interpreter as the script (or `binfmt_misc`) names it; empty where the file itself
+        /// Path of the interpreter as the script (or `binfmt_misc`) names it; empty where the file itself
         /// runs.
         interp: Span,
         /// Path of the cgroup.
         cgroup_path: Span,
         /// Arguments, each ended by a zero byte.
         args: Span,
+        /// Environment variables that may be among those asked for (`NAME=value`), each ended by a zero byte.
+        environment: Span,
         /// Credentials before the exec.
         before: Creds,
     }
@@ -363,6 +365,8 @@ pub mod task_flags {
     pub const NO_NEW_PRIVS: u32 = 2;
     /// The cgroup is of a version 1 hierarchy, which numbers its cgroups by itself.
     pub const CGROUP_V1: u32 = 4;
+    /// The process that reads this: in a [`Snapshot`](super::Snapshot) only.
+    pub const READER: u32 = 8;
 }
 
 /// What tried an exec or made a change of credentials.

@@ -15,12 +15,13 @@ use nightjar_abi::{
     fields::*,
     hook::{DropReason, Hook},
     record::{Credentials, Creds, Kind, call},
+    settings::leave_out,
 };
 
 use crate::{
     kernel::{Access, Probed, Ptr, Typed},
     send::Count,
-    syscall, task,
+    settings, syscall, task,
 };
 
 /// Credentials of a task as last seen, by the address of its `task_struct`.
@@ -187,6 +188,10 @@ pub fn write_known(to: *mut Creds, task: Ptr<Task, Typed>) {
 
 #[inline(always)]
 fn report<A: Access>(count: Count, task: Ptr<Task, A>, before: *const Creds, call: u32) {
+    if settings::leaves_out(task, leave_out::CREDENTIALS) {
+        count.filtered();
+        return;
+    }
     let Some(mut entry) = count.reserve::<Credentials>() else { return };
     let record = entry.as_mut_ptr();
     // SAFETY: the reserved record is our own memory.

@@ -9,12 +9,13 @@ use nightjar_abi::{
     fields::*,
     hook::{DropReason, Hook},
     record::{ExecFailed, Kind, PATH_MAX, Span, call, span_flags},
+    settings::leave_out,
 };
 
 use crate::{
     kernel::{Probed, Ptr, bound},
     send::{Claim, Count, Scratch},
-    syscall, task,
+    settings, syscall, task,
 };
 
 const AT_FDCWD: i32 = -100;
@@ -38,6 +39,12 @@ fn returned(ctx: &TracePointContext, call: u32) {
     let Some(count) = Count::seen(Hook::ExecFailed) else { return };
     let result = syscall::result(ctx);
     if result >= 0 {
+        count.filtered();
+        return;
+    }
+    // SAFETY: no preconditions.
+    let task = Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8);
+    if task.is_some_and(|task| settings::leaves_out(task, leave_out::EXEC_FAILED)) {
         count.filtered();
         return;
     }

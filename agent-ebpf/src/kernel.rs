@@ -181,3 +181,20 @@ pub fn add(counter: *mut u64, n: u64) {
     // SAFETY: the caller owns the counter; the instruction exists on every kernel that has ring buffers.
     unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) n, options(nostack)) };
 }
+
+/// Numbers in a map that must be written and read where it says so: see [`crate::send::Walk`].
+pub mod volatile {
+    /// Writes to the map's own memory.
+    #[inline(always)]
+    pub fn set(to: *mut u64, value: u64) {
+        // SAFETY: callers hand over members of a map's value.
+        unsafe { to.write_volatile(value) };
+    }
+
+    /// Reads from the map's own memory.
+    #[inline(always)]
+    pub fn get(from: *const u64) -> u64 {
+        // SAFETY: as above.
+        unsafe { from.read_volatile() }
+    }
+}

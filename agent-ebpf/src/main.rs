@@ -1,7 +1,7 @@
 //! The kernel programs of Nightjar.
 //!
 //! One file a sensor family; what they share is beside them: reading kernel structures ([`kernel`]),
-//! building and sending records ([`send`]), paths ([`path`]) and what is said of every process
+//! building and sending records ([`send`]), what the agent asks for ([`settings`]), paths ([`path`]) and what is said of every process
 //! ([`task`]).
 #![no_std]
 #![no_main]
@@ -30,6 +30,7 @@ mod path;
 mod probe;
 mod process;
 mod send;
+mod settings;
 mod snapshot;
 mod syscall;
 mod task;

@@ -3,7 +3,9 @@
 use aya_ebpf::{
     helpers::{
         bpf_get_current_task,
-        generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user},
+        generated::{
+            bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str,
+        },
     },
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
@@ -13,14 +15,17 @@ use nightjar_abi::{
     fields::*,
     hook::{DropReason, Hook},
     record::{ARGS_MAX, Exec, Exit, Fork, Kind, PATH_MAX, PATHS_MAX, Span, call, span_flags},
+    settings::{
+        ENVIRONMENT_LOOKS, ENVIRONMENT_MAX, ENVIRONMENT_NAMES, ENVIRONMENT_VALUE_MAX, Settings, leave_out,
+    },
 };
 
 use crate::{
     cgroup, credentials,
-    kernel::{Ptr, Typed, bound, number},
+    kernel::{Ptr, Typed, bound, number, volatile},
     path::{self, Path},
-    send::{Claim, Count, Scratch},
-    task, times,
+    send::{Claim, Count, Environment, Scratch},
+    settings, task, times,
 };
 
 const CLONE_THREAD: u64 = 0x0001_0000;
@@ -43,19 +48,30 @@ fn argument<S>(ctx: &BtfTracePointContext, n: usize) -> Option<Ptr<S, Typed>> {
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
     let Some(count) = Count::seen(Hook::Exec) else { return 0 };
-    let Some(claim) = Claim::take() else {
-        count.dropped(DropReason::Nested);
+    let Some(task) = argument::<Task>(&ctx, 0) else {
+        count.dropped(DropReason::ReadFault);
         return 0;
     };
-    match exec(&ctx, count, claim.get()) {
+    if settings::leaves_out(task, leave_out::EXEC) {
+        count.filtered();
+    } else {
+        send_exec(&ctx, count);
+    }
+    credentials::check(task, call::EXEC);
+    0
+}
+
+#[inline(always)]
+fn send_exec(ctx: &BtfTracePointContext, count: Count) {
+    let Some(claim) = Claim::take() else {
+        count.dropped(DropReason::Nested);
+        return;
+    };
+    match exec(ctx, count, claim.get()) {
         Some(len) => count.output(claim.get(), len),
         None => count.dropped(DropReason::ReadFault),
     }
     claim.release();
-    if let Some(task) = argument::<Task>(&ctx, 0) {
-        credentials::check(task, call::EXEC);
-    }
-    0
 }
 
 /// Builds the record; gives its length.
@@ -108,6 +124,8 @@ fn exec(ctx: &BtfTracePointContext, count: Count, scratch: *mut Scratch) -> Opti
         debug!(ctx, "arguments of process {} could not be read", task.get(TASK_TGID));
     }
 
+    let environment = tail.environment(mm.get(MM_ENV_START), mm.get(MM_ENV_END));
+
     let len = size_of::<Exec>() as u64 + bound::<{ u16::MAX as u32 }>(tail.len());
     trace!(ctx, "exec by process {}, record of {} bytes", task.get(TASK_TGID), len);
     // SAFETY: as above.
@@ -118,6 +136,7 @@ fn exec(ctx: &BtfTracePointContext, count: Count, scratch: *mut Scratch) -> Opti
         (*record).interp = interp;
         (*record).cgroup_path = cgroup_path;
         (*record).args = args;
+        (*record).environment = environment;
         (*record).args_size = args_size;
         (*record).header = count.header(Kind::Exec, len);
     }
@@ -204,6 +223,97 @@ impl Tail {
         }
         self.span(wanted, flags)
     }
+}
+
+// ---- environment
+
+impl Tail {
+    /// Variables of the environment whose names may be among those that are asked for. Each is read as a whole
+    /// into the place of the one before, if that was not wanted: nothing else of the environment is sent.
+    #[inline(always)]
+    fn environment(&mut self, start: u64, end: u64) -> Span {
+        // SAFETY: the map's own memory; volatile for the reason that `Walk` gives.
+        let look = unsafe { &mut (*self.scratch).environment };
+        volatile::set(&raw mut look.address, start);
+        volatile::set(&raw mut look.inside, 0);
+        volatile::set(&raw mut look.taken, 0);
+        volatile::set(&raw mut look.flags, 0);
+        let mut looks = 0;
+        while looks < ENVIRONMENT_LOOKS {
+            if !self.next_variable(look, end) {
+                break;
+            }
+            looks += 1;
+        }
+        let mut flags = volatile::get(&raw const look.flags) as u32;
+        if looks == ENVIRONMENT_LOOKS {
+            flags |= span_flags::TRUNCATED;
+        }
+        self.span(volatile::get(&raw const look.taken), flags)
+    }
+
+    /// Takes the next variable if it is wanted; whether there may be more.
+    #[inline(always)]
+    fn next_variable(&self, look: *mut Environment, end: u64) -> bool {
+        const CHUNK: u64 = ENVIRONMENT_VALUE_MAX as u64;
+        // SAFETY: members of the map's own memory.
+        let (address, inside, taken, flags) = unsafe {
+            (&raw mut (*look).address, &raw mut (*look).inside, &raw mut (*look).taken, &raw mut (*look).flags)
+        };
+        let Some(settings) = settings::get() else { return false };
+        if settings.names == 0 || volatile::get(address) >= end {
+            return false;
+        }
+        let before = volatile::get(taken);
+        let offset = bound::<{ u16::MAX as u32 }>(self.len() + before);
+        // SAFETY: `CHUNK` bytes from there on are inside the scratch buffer, whatever the bound lets through.
+        let place = unsafe {
+            (&raw mut (*self.scratch).record).cast::<u8>().add(size_of::<Exec>() + offset as usize)
+        };
+        // SAFETY: as above.
+        let read = unsafe {
+            bpf_probe_read_user_str(place.cast(), CHUNK as u32, volatile::get(address) as *const _)
+        };
+        if read <= 0 {
+            volatile::set(flags, volatile::get(flags) | u64::from(span_flags::FAULT));
+            return false;
+        }
+        let read = bound::<{ 2 * CHUNK as u32 - 1 }>(read as u64);
+        // SAFETY: eight bytes of the same place; beyond the text's end there is whatever was there before.
+        let wanted = is_named(settings, unsafe { place.cast::<u64>().read_volatile() });
+        // A chunk without an end: the next look goes on inside of the variable, which is not the start of one.
+        let is_cut = read == CHUNK;
+        if wanted && volatile::get(inside) == 0 {
+            if before + read > ENVIRONMENT_MAX as u64 {
+                volatile::set(flags, volatile::get(flags) | u64::from(span_flags::TRUNCATED));
+                return false;
+            }
+            volatile::set(taken, before + read);
+            if is_cut {
+                volatile::set(flags, volatile::get(flags) | u64::from(span_flags::TRUNCATED));
+            }
+        }
+        volatile::set(address, volatile::get(address) + read - u64::from(is_cut));
+        volatile::set(inside, u64::from(is_cut));
+        true
+    }
+}
+
+/// Whether a variable that begins with these eight bytes may be one of those that are asked for. Without branches,
+/// which would be so many states for the verifier.
+#[inline(always)]
+fn is_named(settings: &Settings, head: u64) -> bool {
+    let mut named = 0;
+    let mut n = 0;
+    while n < ENVIRONMENT_NAMES {
+        if n as u64 >= settings.names {
+            break;
+        }
+        let difference = (head ^ settings.heads[n]) & settings.masks[n];
+        named |= !(difference | difference.wrapping_neg()) >> 63;
+        n += 1;
+    }
+    named != 0
 }
 
 // ---- fork

@@ -11,6 +11,7 @@ use nightjar_abi::{
     hook::{DropReason, Hook, HookCounters},
     reader,
     record::{ABI_VERSION, ARGS_MAX, Exec, Header, Kind, PATHS_MAX},
+    settings::{ENVIRONMENT_MAX, ENVIRONMENT_VALUE_MAX},
 };
 
 use crate::kernel::{add, bound};
@@ -35,20 +36,25 @@ static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
 const RECORD_ROOM: usize = 1 << 16;
 
 // The parts of the longest record, each bounded by its own mask, fit.
-const _: () = assert!(size_of::<Exec>() + PATHS_MAX + ARGS_MAX < RECORD_ROOM);
+const _: () = assert!(
+    size_of::<Exec>() + PATHS_MAX + ARGS_MAX + ENVIRONMENT_MAX + ENVIRONMENT_VALUE_MAX < RECORD_ROOM
+);
 
 /// A buffer to build one record in.
 #[repr(C)]
 pub struct Scratch {
     claims: u64,
-    /// The record: its fixed body, then its tail.
-    pub record: [u8; RECORD_ROOM],
+    /// The record: its fixed body, then its tail. What is behind [`RECORD_ROOM`] is never sent: a mask that bounds
+    /// where the last part begins does not bound where it ends.
+    pub record: [u8; RECORD_ROOM + size_of::<Exec>() + ENVIRONMENT_VALUE_MAX],
     /// A path that is being put together from its end.
     pub path: [u8; 8192],
     /// How far that is.
     pub walk: Walk,
     /// Bytes of the record's tail so far.
     pub tail: u64,
+    /// How far the environment was looked through.
+    pub environment: Environment,
 }
 
 /// State of a walk up a path.
@@ -68,6 +74,19 @@ pub struct Walk {
     pub namespace_root: u64,
     /// Where the path begins in the buffer.
     pub start: u64,
+    /// [`nightjar_abi::record::span_flags`]
+    pub flags: u64,
+}
+
+/// State of a look through the environment, in memory for the reason that [`Walk`] gives.
+#[repr(C)]
+pub struct Environment {
+    /// Address of the next variable.
+    pub address: u64,
+    /// Whether what is there is the rest of one that was too long.
+    pub inside: u64,
+    /// Bytes that were taken.
+    pub taken: u64,
     /// [`nightjar_abi::record::span_flags`]
     pub flags: u64,
 }

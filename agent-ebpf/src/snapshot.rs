@@ -1,10 +1,13 @@
 //! What ran before we did, from the kernel's own list of tasks.
 
-use aya_ebpf::{cty::c_void, helpers::generated::bpf_seq_write};
+use aya_ebpf::{
+    cty::c_void,
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_seq_write},
+};
 use nightjar_abi::{
     fields::*,
     hook::{DropReason, Hook},
-    record::{FileInfo, Kind, Snapshot, Span},
+    record::{FileInfo, Kind, Snapshot, Span, task_flags},
 };
 
 use crate::{
@@ -64,6 +67,10 @@ fn snapshot(scratch: *mut Scratch, task: Ptr<Task, Typed>) -> Option<u64> {
     // SAFETY: `record` is our own memory.
     unsafe {
         task::write_info(&raw mut (*record).info, task)?;
+        // SAFETY: no preconditions.
+        if (bpf_get_current_pid_tgid() >> 32) as u32 == task.get(TASK_TGID) {
+            (*record).info.flags |= task_flags::READER;
+        }
         (*record).file = FileInfo {
             inode: 0,
             device: 0,

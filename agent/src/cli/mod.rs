@@ -139,6 +139,7 @@ impl Watch {
         kernel::Options {
             ring_bytes: self.ring_size << 20,
             log_level: self.kernel_log.map_or(0, |level| level as u8),
+            settings: nightjar_abi::settings::Settings::default().environment(["LD_PRELOAD","LD_LIBRARY_PATH","LD_AUDIT","GLIBC_TUNABLES"]),
         }
     }
 }

@@ -46,6 +46,8 @@ pub struct ExecRecord<'a> {
     pub cgroup_path: Text<'a>,
     /// Arguments, each ended by a zero byte.
     pub args: Text<'a>,
+    /// Environment variables that may be among those asked for, each ended by a zero byte.
+    pub environment: Text<'a>,
 }
 
 /// A process of the snapshot with its texts.
@@ -139,6 +141,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
                 interp: tail.text("interp", body.interp)?,
                 cgroup_path: tail.text("cgroup_path", body.cgroup_path)?,
                 args: tail.text("args", body.args)?,
+                environment: tail.text("environment", body.environment)?,
             })
         }
         Kind::ExecFailed => {

@@ -4,16 +4,17 @@ use std::{fs, io, os::fd::AsFd, path::Path};
 
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
-    maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{Program, ProgramError, ProgramType},
     sys::{BpfHelper, is_helper_supported},
 };
-use nightjar_abi::{SCRATCH_LEVELS, fields};
+use nightjar_abi::{SCRATCH_LEVELS, fields, settings::Settings};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tracing::{debug, info, warn};
 
 use super::{
     btf::{self, BtfError as FieldsBtfError},
+    controls::Controls,
     counters::Counters,
     fields::{ResolveError, resolve},
     plan::{self, Candidate, HookKind, PLAN, Probes, SensorPlan, Serving},
@@ -31,13 +32,15 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Lines of the kernel programs that are carried into the log: 0 none, 1 errors, to 5 traces.
     pub log_level: u8,
+    /// What can be changed later, as it is from the first event on.
+    pub settings: Settings,
 }
 
 impl Default for Options {
     fn default() -> Self {
         // A record of 1 KiB, 10,000 times a second, for 0.4 s; the pages are mapped twice and count twice
         // as resident.
-        Self { ring_bytes: 4 << 20, log_level: 0 }
+        Self { ring_bytes: 4 << 20, log_level: 0, settings: Settings::default() }
     }
 }
 
@@ -97,6 +100,7 @@ pub enum Snapshot {
 pub struct Kernel {
     ebpf: Ebpf,
     serving: Vec<Serving>,
+    controls: Option<Controls>,
     snapshot: Option<Snapshot>,
 }
 
@@ -138,6 +142,14 @@ impl Kernel {
             .load(OBJECT)
             .map_err(|error| KernelError::Load(Box::new(error)))?;
 
+        let map = |name, map: Option<Map>| map.ok_or(KernelError::Object(name));
+        let settings = Array::try_from(map("SETTINGS", ebpf.take_map("SETTINGS"))?)
+            .map_err(|error| KernelError::Map("SETTINGS", error))?;
+        let cgroups = HashMap::try_from(map("FILTERED_CGROUPS", ebpf.take_map("FILTERED_CGROUPS"))?)
+            .map_err(|error| KernelError::Map("FILTERED_CGROUPS", error))?;
+        let mut controls = Controls::new(settings, cgroups);
+        controls.set(&options.settings).map_err(|error| KernelError::Map("SETTINGS", error))?;
+
         let btf = Btf::from_sys_fs()?;
         let result = tracefs::with(|| attach(&mut ebpf, &btf, &wanted, None));
         let (serving, snapshot) = match result {
@@ -147,7 +159,7 @@ impl Kernel {
         }?;
         drop(btf);
         give_back_memory();
-        Ok(Self { ebpf, serving, snapshot: Some(snapshot) })
+        Ok(Self { ebpf, serving, controls: Some(controls), snapshot: Some(snapshot) })
     }
 
     /// Which hook serves which sensor.
@@ -186,6 +198,14 @@ impl Kernel {
             }
         }
         Ok(Counters::new(map, programs))
+    }
+
+    /// What can be changed from now on. There is one.
+    ///
+    /// # Errors
+    /// When it was taken before.
+    pub fn take_controls(&mut self) -> Result<Controls, KernelError> {
+        self.controls.take().ok_or(KernelError::Object("SETTINGS"))
     }
 
     /// What ran before the programs were attached. There is one.

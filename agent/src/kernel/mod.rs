@@ -4,6 +4,7 @@
 //! records from, [`Counters`] to sample, and a snapshot of what ran before.
 
 pub mod btf;
+mod controls;
 mod counters;
 pub mod fields;
 mod load;
@@ -12,6 +13,7 @@ mod plan;
 mod ring;
 mod tracefs;
 
+pub use controls::Controls;
 pub use counters::{Counters, Sample};
 pub use load::{Kernel, KernelError, Options, Snapshot};
 pub use log::spawn as spawn_log;

@@ -156,8 +156,8 @@ impl Context<'_> {
             }),
             privileges_gained: gained,
             thread_became_leader: if record.body.old_tid == info.task.pid { 0 } else { record.body.old_tid },
-            environment: Vec::new(),
-            environment_truncated: false,
+            environment: arguments(record.environment.bytes),
+            environment_truncated: record.environment.truncated || record.environment.unreadable,
         }
     }
 

@@ -1,0 +1,107 @@
+//! What can be changed while the kernel programs run: the agent writes it into maps.
+
+/// Most environment variables that are asked for by name.
+pub const ENVIRONMENT_NAMES: usize = 16;
+
+/// Longest value of an environment variable that is taken, with its name and its terminating zero; longer
+/// ones are cut.
+pub const ENVIRONMENT_VALUE_MAX: usize = 1024;
+
+/// Most bytes of environment variables that are taken from one exec.
+pub const ENVIRONMENT_MAX: usize = 4096;
+
+/// Most environment variables (an excessively long one counts as several) that are looked at.
+pub const ENVIRONMENT_LOOKS: u32 = 512;
+
+/// The value of the map `SETTINGS`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// How many of `heads` and `masks` count.
+    pub names: u64,
+    /// The first eight bytes of `NAME=`, in the machine's order. More is not compared in the kernel.
+    pub heads: [u64; ENVIRONMENT_NAMES],
+    /// Which of these eight bytes there are.
+    pub masks: [u64; ENVIRONMENT_NAMES],
+    /// Whether `FILTERED_CGROUPS` has to be looked at; 0 or 1.
+    pub filters_cgroups: u64,
+}
+
+/// A key of the map `FILTERED_CGROUPS`; its value says what to leave out of it: [`leave_out`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CgroupKey {
+    /// Number of the cgroup.
+    pub id: u64,
+    /// Whether it is of a version 1 hierarchy; 0 or 1.
+    pub is_v1: u64,
+}
+
+/// Records that are not made for tasks of a cgroup.
+pub mod leave_out {
+    /// `process.exec`
+    pub const EXEC: u64 = 1;
+    /// `process.exec_failed`
+    pub const EXEC_FAILED: u64 = 2;
+    /// `process.credentials`
+    pub const CREDENTIALS: u64 = 4;
+}
+
+impl Settings {
+    /// Numbers that settings consist of.
+    pub const WORDS: usize = 2 + 2 * ENVIRONMENT_NAMES;
+
+    /// Environment variables to take. Of more than [`ENVIRONMENT_NAMES`] only the first are.
+    #[must_use]
+    pub fn environment<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        self.names = 0;
+        for ((name, head), mask) in names.into_iter().zip(&mut self.heads).zip(&mut self.masks) {
+            let (mut bytes, mut there) = ([0; 8], [0; 8]);
+            for ((byte, there), of_name) in bytes.iter_mut().zip(&mut there).zip(name.bytes().chain([b'='])) {
+                (*byte, *there) = (of_name, u8::MAX);
+            }
+            (*head, *mask) = (u64::from_ne_bytes(bytes), u64::from_ne_bytes(there));
+            self.names += 1;
+        }
+        self
+    }
+
+    /// The numbers that settings consist of, in the order of the fields.
+    #[must_use]
+    pub fn to_words(&self) -> [u64; Self::WORDS] {
+        let mut words = [0; Self::WORDS];
+        words[0] = self.names;
+        words[1..=ENVIRONMENT_NAMES].copy_from_slice(&self.heads);
+        words[1 + ENVIRONMENT_NAMES..1 + 2 * ENVIRONMENT_NAMES].copy_from_slice(&self.masks);
+        words[1 + 2 * ENVIRONMENT_NAMES] = self.filters_cgroups;
+        words
+    }
+}
+
+const _: () = assert!(size_of::<Settings>() == Settings::WORDS * size_of::<u64>());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fits(settings: &Settings, variable: &[u8; 8]) -> bool {
+        let head = u64::from_ne_bytes(*variable);
+        (0..usize::try_from(settings.names).unwrap()).any(|n| (head ^ settings.heads[n]) & settings.masks[n] == 0)
+    }
+
+    #[test]
+    fn variables_are_known_by_their_first_eight_bytes() {
+        let settings = Settings::default().environment(["LD_PRELOAD", "A"]);
+        assert_eq!(settings.names, 2);
+        assert!(fits(&settings, b"LD_PRELO"));
+        assert!(fits(&settings, b"A=1\0xxxx") && fits(&settings, b"A=\0xxxxx"));
+        assert!(!fits(&settings, b"AB=1\0xxx") && !fits(&settings, b"LD_PREL\0") && !fits(&settings, b"\0LD_PREL"));
+        assert!(!fits(&Settings::default(), &[0; 8]), "no name fits nothing");
+    }
+
+    #[test]
+    fn more_names_than_there_is_room_for_are_left_out() {
+        let names = ["A"; ENVIRONMENT_NAMES + 1];
+        assert_eq!(Settings::default().environment(names).names, ENVIRONMENT_NAMES as u64);
+    }
+}
