@@ -1,7 +1,7 @@
 //! What can be changed while the kernel programs run: the agent writes it into maps.
 
 /// Most environment variables that are asked for by name.
-pub const ENVIRONMENT_NAMES: usize = 16;
+pub const ENVIRONMENT_NAMES: usize = 8;
 
 /// Longest value of an environment variable that is taken, with its name and its terminating zero; longer
 /// ones are cut.
@@ -15,13 +15,14 @@ pub const ENVIRONMENT_LOOKS: u32 = 512;
 
 /// The value of the map `SETTINGS`.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// How many of `heads` and `masks` count.
+    /// How many names there are.
     pub names: u64,
-    /// The first eight bytes of `NAME=`, in the machine's order. More is not compared in the kernel.
+    /// The first eight bytes of `NAME=`, in the machine's order; more is not compared in the kernel. All ones where
+    /// there is no name.
     pub heads: [u64; ENVIRONMENT_NAMES],
-    /// Which of these eight bytes there are.
+    /// Which of these eight bytes there are; all ones where there is no name.
     pub masks: [u64; ENVIRONMENT_NAMES],
     /// Whether `FILTERED_CGROUPS` has to be looked at; 0 or 1.
     pub filters_cgroups: u64,
@@ -47,6 +48,17 @@ pub mod leave_out {
     pub const CREDENTIALS: u64 = 4;
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            names: 0,
+            heads: [u64::MAX; ENVIRONMENT_NAMES],
+            masks: [u64::MAX; ENVIRONMENT_NAMES],
+            filters_cgroups: 0,
+        }
+    }
+}
+
 impl Settings {
     /// Numbers that settings consist of.
     pub const WORDS: usize = 2 + 2 * ENVIRONMENT_NAMES;
@@ -54,7 +66,7 @@ impl Settings {
     /// Environment variables to take. Of more than [`ENVIRONMENT_NAMES`] only the first are.
     #[must_use]
     pub fn environment<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
-        self.names = 0;
+        self = Self { filters_cgroups: self.filters_cgroups, ..Self::default() };
         for ((name, head), mask) in names.into_iter().zip(&mut self.heads).zip(&mut self.masks) {
             let (mut bytes, mut there) = ([0; 8], [0; 8]);
             for ((byte, there), of_name) in bytes.iter_mut().zip(&mut there).zip(name.bytes().chain([b'='])) {
@@ -70,10 +82,10 @@ impl Settings {
     #[must_use]
     pub fn to_words(&self) -> [u64; Self::WORDS] {
         let mut words = [0; Self::WORDS];
-        words[0] = self.names;
-        words[1..=ENVIRONMENT_NAMES].copy_from_slice(&self.heads);
-        words[1 + ENVIRONMENT_NAMES..1 + 2 * ENVIRONMENT_NAMES].copy_from_slice(&self.masks);
-        words[1 + 2 * ENVIRONMENT_NAMES] = self.filters_cgroups;
+        let fields = [&self.names].into_iter().chain(&self.heads).chain(&self.masks).chain([&self.filters_cgroups]);
+        for (word, field) in words.iter_mut().zip(fields) {
+            *word = *field;
+        }
         words
     }
 }
@@ -86,13 +98,12 @@ mod tests {
 
     fn fits(settings: &Settings, variable: &[u8; 8]) -> bool {
         let head = u64::from_ne_bytes(*variable);
-        (0..usize::try_from(settings.names).unwrap()).any(|n| (head ^ settings.heads[n]) & settings.masks[n] == 0)
+        (0..ENVIRONMENT_NAMES).any(|n| (head ^ settings.heads[n]) & settings.masks[n] == 0)
     }
 
     #[test]
     fn variables_are_known_by_their_first_eight_bytes() {
         let settings = Settings::default().environment(["LD_PRELOAD", "A"]);
-        assert_eq!(settings.names, 2);
         assert!(fits(&settings, b"LD_PRELO"));
         assert!(fits(&settings, b"A=1\0xxxx") && fits(&settings, b"A=\0xxxxx"));
         assert!(!fits(&settings, b"AB=1\0xxx") && !fits(&settings, b"LD_PREL\0") && !fits(&settings, b"\0LD_PREL"));
@@ -101,7 +112,8 @@ mod tests {
 
     #[test]
     fn more_names_than_there_is_room_for_are_left_out() {
-        let names = ["A"; ENVIRONMENT_NAMES + 1];
-        assert_eq!(Settings::default().environment(names).names, ENVIRONMENT_NAMES as u64);
+        let names = [["A"; ENVIRONMENT_NAMES].as_slice(), &["B"]].concat();
+        let settings = Settings::default().environment(names);
+        assert!(fits(&settings, b"A=xxxxxx") && !fits(&settings, b"B=xxxxxx"));
     }
 }

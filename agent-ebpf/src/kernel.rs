@@ -182,6 +182,15 @@ pub fn add(counter: *mut u64, n: u64) {
     unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) n, options(nostack)) };
 }
 
+/// The same number, of which the compiler knows nothing: it would make a branch of what was written without one.
+#[inline(always)]
+pub fn opaque(value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: a register is copied to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(nostack, pure, nomem)) };
+    value
+}
+
 /// Numbers in a map that must be written and read where it says so: see [`crate::send::Walk`].
 pub mod volatile {
     /// Writes to the map's own memory.

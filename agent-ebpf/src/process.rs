@@ -22,7 +22,7 @@ use nightjar_abi::{
 
 use crate::{
     cgroup, credentials,
-    kernel::{Ptr, Typed, bound, number, volatile},
+    kernel::{Ptr, Typed, bound, number, opaque, volatile},
     path::{self, Path},
     send::{Claim, Count, Environment, Scratch},
     settings, task, times,
@@ -238,9 +238,13 @@ impl Tail {
         volatile::set(&raw mut look.inside, 0);
         volatile::set(&raw mut look.taken, 0);
         volatile::set(&raw mut look.flags, 0);
+        let Some(settings) = settings::get() else { return self.nothing() };
+        if settings.names == 0 {
+            return self.nothing();
+        }
         let mut looks = 0;
         while looks < ENVIRONMENT_LOOKS {
-            if !self.next_variable(look, end) {
+            if !self.next_variable(settings, look, end) {
                 break;
             }
             looks += 1;
@@ -254,14 +258,13 @@ impl Tail {
 
     /// Takes the next variable if it is wanted; whether there may be more.
     #[inline(always)]
-    fn next_variable(&self, look: *mut Environment, end: u64) -> bool {
+    fn next_variable(&self, settings: &Settings, look: *mut Environment, end: u64) -> bool {
         const CHUNK: u64 = ENVIRONMENT_VALUE_MAX as u64;
         // SAFETY: members of the map's own memory.
         let (address, inside, taken, flags) = unsafe {
             (&raw mut (*look).address, &raw mut (*look).inside, &raw mut (*look).taken, &raw mut (*look).flags)
         };
-        let Some(settings) = settings::get() else { return false };
-        if settings.names == 0 || volatile::get(address) >= end {
+        if volatile::get(address) >= end {
             return false;
         }
         let before = volatile::get(taken);
@@ -278,42 +281,36 @@ impl Tail {
             volatile::set(flags, volatile::get(flags) | u64::from(span_flags::FAULT));
             return false;
         }
+        // From here on numbers instead of branches: the verifier goes through every way of every look.
         let read = bound::<{ 2 * CHUNK as u32 - 1 }>(read as u64);
-        // SAFETY: eight bytes of the same place; beyond the text's end there is whatever was there before.
-        let wanted = is_named(settings, unsafe { place.cast::<u64>().read_volatile() });
         // A chunk without an end: the next look goes on inside of the variable, which is not the start of one.
-        let is_cut = read == CHUNK;
-        if wanted && volatile::get(inside) == 0 {
-            if before + read > ENVIRONMENT_MAX as u64 {
-                volatile::set(flags, volatile::get(flags) | u64::from(span_flags::TRUNCATED));
-                return false;
-            }
-            volatile::set(taken, before + read);
-            if is_cut {
-                volatile::set(flags, volatile::get(flags) | u64::from(span_flags::TRUNCATED));
-            }
+        let is_cut = opaque(read / CHUNK);
+        // SAFETY: eight bytes of the same place; beyond the text's end there is whatever was there before.
+        let wanted = is_named(settings, unsafe { place.cast::<u64>().read_volatile() }) & !volatile::get(inside);
+        let after = before + wanted * read;
+        if after > ENVIRONMENT_MAX as u64 {
+            volatile::set(flags, u64::from(span_flags::TRUNCATED));
+            return false;
         }
-        volatile::set(address, volatile::get(address) + read - u64::from(is_cut));
-        volatile::set(inside, u64::from(is_cut));
+        volatile::set(taken, after);
+        volatile::set(flags, volatile::get(flags) | u64::from(span_flags::TRUNCATED) * (is_cut & wanted));
+        volatile::set(address, volatile::get(address) + read - is_cut);
+        volatile::set(inside, is_cut);
         true
     }
 }
 
-/// Whether a variable that begins with these eight bytes may be one of those that are asked for. Without branches,
-/// which would be so many states for the verifier.
+/// 1 if a variable that begins with these eight bytes may be one of those that are asked for, else 0.
 #[inline(always)]
-fn is_named(settings: &Settings, head: u64) -> bool {
-    let mut named = 0;
+fn is_named(settings: &Settings, head: u64) -> u64 {
+    let mut differs = 1;
     let mut n = 0;
     while n < ENVIRONMENT_NAMES {
-        if n as u64 >= settings.names {
-            break;
-        }
         let difference = (head ^ settings.heads[n]) & settings.masks[n];
-        named |= !(difference | difference.wrapping_neg()) >> 63;
+        differs &= opaque(difference | difference.wrapping_neg()) >> 63;
         n += 1;
     }
-    named != 0
+    opaque(differs ^ 1)
 }
 
 // ---- fork
