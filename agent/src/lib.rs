@@ -4,9 +4,13 @@
 //! names, [`pipeline`] makes events of it all, [`export`] writes them; [`cli`] puts the parts together.
 
 pub mod cli;
+pub mod config;
 pub mod decode;
 pub mod enrich;
 pub mod export;
 pub mod kernel;
 pub mod pipeline;
 pub mod process;
+pub mod server;
+pub mod service;
+pub mod watch;

@@ -120,8 +120,31 @@ fn conversion(field: &FieldDescriptor) -> Result<Option<String>, String> {
 }
 
 fn enum_impl(enumeration: &EnumDescriptor) -> Result<String, String> {
-    let prefix = format!("{}_", snake(enumeration.name()));
     let mut arms = String::new();
+    for (number, word) in words(enumeration)? {
+        let _ = writeln!(arms, "            {number} => ::core::option::Option::Some({word:?}),");
+    }
+    Ok(format!(
+        "impl crate::json::Words for {name} {{
+    fn word(number: i32) -> ::core::option::Option<&'static str> {{
+        match number {{
+{arms}            _ => ::core::option::Option::None,
+        }}
+    }}
+}}
+",
+        name = rust_path(enumeration.parent_message(), enumeration.name()),
+    ))
+}
+
+/// Number and word of every value but `*_UNSPECIFIED`, as declared.
+///
+/// # Errors
+///
+/// Names the first value whose name does not follow the rules.
+pub fn words(enumeration: &EnumDescriptor) -> Result<Vec<(i32, String)>, String> {
+    let prefix = format!("{}_", snake(enumeration.name()));
+    let mut words = Vec::new();
     for value in enumeration.values() {
         let name = value.name().to_lowercase();
         let word = name.strip_prefix(&prefix).ok_or_else(|| {
@@ -136,22 +159,10 @@ fn enum_impl(enumeration: &EnumDescriptor) -> Result<String, String> {
                     prefix.to_uppercase()
                 ));
             }
-            number => {
-                let _ = writeln!(arms, "            {number} => ::core::option::Option::Some({word:?}),");
-            }
+            number => words.push((number, word.to_owned())),
         }
     }
-    Ok(format!(
-        "impl crate::json::Words for {name} {{
-    fn word(number: i32) -> ::core::option::Option<&'static str> {{
-        match number {{
-{arms}            _ => ::core::option::Option::None,
-        }}
-    }}
-}}
-",
-        name = rust_path(enumeration.parent_message(), enumeration.name()),
-    ))
+    Ok(words)
 }
 
 /// Where prost puts the enum of a oneof.

@@ -1,16 +1,21 @@
-//! The JSON form of every kind of event, as files to read: tests/golden/KIND.json, the line that
-//! [`nightjar_proto::to_json`] makes, indented.
+//! The JSON form of every kind of event and of the status, as files to read: tests/golden/KIND.json, the line that
+//! [`nightjar_proto::to_json`] makes, indented, with every field set; tests/golden/typical/KIND.json, an event as a
+//! host has it, for the documentation; tests/golden/status.json.
 //!
 //! `NIGHTJAR_WRITE_GOLDEN=1 cargo test -p nightjar-proto --test golden` writes the files anew; the difference
 //! in the commit is then what readers of the events will see.
 
 mod samples;
+#[path = "samples/status.rs"]
+mod status;
+#[path = "samples/typical.rs"]
+mod typical;
 
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
 use nightjar_proto::{
-    to_json,
-    v1::{Event, Exit, Process, event::Body},
+    KINDS, status_to_json, to_json,
+    v1::{Event, Exit, Process, Status, event::Body},
 };
 use prost::Message;
 use protox::prost_reflect::{Kind, MessageDescriptor};
@@ -26,34 +31,60 @@ fn golden_path(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests/golden", &format!("{name}.json")].iter().collect()
 }
 
+/// Compares, or writes the file anew if that is asked for.
+fn assert_looks_like_golden(name: &str, shown: &str) {
+    let path = golden_path(name);
+    if env::var_os("NIGHTJAR_WRITE_GOLDEN").is_some() {
+        fs::write(&path, shown).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert!(
+        shown == golden,
+        "{} differs; NIGHTJAR_WRITE_GOLDEN=1 writes it anew. It is now:\n{shown}",
+        path.display()
+    );
+}
+
 #[test]
 fn every_kind_of_event_looks_like_its_golden_file() {
     for (name, event) in samples::complete() {
-        let shown = serde_json::to_string_pretty(&event).unwrap() + "\n";
-        let path = golden_path(name);
-        if env::var_os("NIGHTJAR_WRITE_GOLDEN").is_some() {
-            fs::write(&path, &shown).unwrap();
-        }
-        let golden = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        assert!(
-            shown == golden,
-            "{} differs; NIGHTJAR_WRITE_GOLDEN=1 writes it anew. It is now:\n{shown}",
-            path.display()
-        );
+        assert_looks_like_golden(name, &(serde_json::to_string_pretty(&event).unwrap() + "\n"));
     }
+}
+
+#[test]
+fn typical_events_look_like_their_golden_files_and_there_is_one_of_each_kind() {
+    let events = typical::typical();
+    for event in &events {
+        let shown = serde_json::to_string_pretty(event).unwrap() + "\n";
+        assert_looks_like_golden(&format!("typical/{}", event.kind), &shown);
+    }
+    let shown: BTreeSet<&str> = events.iter().map(|event| &*event.kind).collect();
+    assert_eq!(shown, KINDS.iter().map(|kind| kind.name).collect());
+}
+
+#[test]
+fn a_status_looks_like_its_golden_file() {
+    assert_looks_like_golden("status", &(status_to_json(&status::complete()) + "\n"));
+}
+
+#[test]
+fn a_status_of_nothing_is_an_empty_object() {
+    assert_eq!(status_to_json(&Status::default()), "{}");
 }
 
 #[test]
 fn the_golden_files_show_every_field_of_the_schema() {
     let pool = protox::Compiler::new([env!("CARGO_MANIFEST_DIR")])
         .unwrap()
-        .open_file("nightjar/v1/event.proto")
+        .open_files(["nightjar/v1/event.proto", "nightjar/v1/status.proto"])
         .unwrap()
         .descriptor_pool();
-    let root = pool.get_message_by_name("nightjar.v1.Event").unwrap();
     let mut shown = BTreeSet::new();
-    for (name, _) in samples::complete() {
+    let events = samples::complete().into_iter().map(|(name, _)| (name, "nightjar.v1.Event"));
+    for (name, root) in events.chain([("status", "nightjar.v1.Status")]) {
         let golden = fs::read_to_string(golden_path(name)).unwrap();
+        let root = pool.get_message_by_name(root).unwrap();
         note_fields(&serde_json::from_str(&golden).unwrap(), &root, &mut shown);
     }
     let all: BTreeSet<String> = pool

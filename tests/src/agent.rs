@@ -37,6 +37,7 @@ const MARKER_INTERVAL: Duration = Duration::from_millis(100);
 /// `nightjar run --json -`, from its first event on.
 #[derive(Debug)]
 pub struct Agent {
+    instance: String,
     child: Option<Child>,
     log: Arc<Log>,
     readers: Vec<JoinHandle<()>>,
@@ -101,6 +102,12 @@ pub fn nightjar(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     command
 }
 
+/// A name for an agent that no other has: all can run on one host.
+pub fn instance() -> String {
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    format!("test-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed))
+}
+
 /// Numbers of the BPF programs that a process holds, by themselves or attached.
 #[must_use]
 pub fn programs_of(pid: u32) -> BTreeSet<u32> {
@@ -137,7 +144,8 @@ impl Agent {
     /// Starts `nightjar run --json -` with more arguments; comes back when it watches.
     #[must_use]
     pub fn start(args: &[&str]) -> Self {
-        let mut command = nightjar(["run", "--json", "-"].iter().chain(args));
+        let instance = instance();
+        let mut command = nightjar(["run", "--json", "-", "--instance", &instance].iter().chain(args));
         let (log, stderr) = (Arc::new(Log::default()), Arc::new(Mutex::new(String::new())));
         let (started, start) = mpsc::channel();
         let for_reader = Arc::clone(&log);
@@ -161,7 +169,7 @@ impl Agent {
                 locked(&to).push_str(&String::from_utf8_lossy(&buffer[..length]));
             }
         });
-        let agent = Self { child: Some(child), log, readers: vec![reader, stderr_reader], stderr };
+        let agent = Self { instance, child: Some(child), log, readers: vec![reader, stderr_reader], stderr };
         agent.await_first_event();
         agent
     }
@@ -170,10 +178,16 @@ impl Agent {
     pub fn shared() {
         SHARED.get_or_init(|| {
             os::at_exit(stop_shared);
-            let agent = Self::start(&["--kind", "process.*", "--ring-size", "64"]);
+            let agent = Self::start(&["--kind", "process.*", "--ring-size", "64MiB"]);
             SHARED_LOG.set(Arc::clone(&agent.log)).expect("set here only");
             Mutex::new(Some(agent))
         });
+    }
+
+    /// Name of the agent, as `tail` and `status` want it.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.instance
     }
 
     /// Process ID of the agent.

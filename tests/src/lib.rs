@@ -24,7 +24,7 @@ mod os;
 mod requirements;
 mod run;
 
-pub use agent::{Agent, Summary, nightjar, nightjar_path, programs_of};
+pub use agent::{Agent, Summary, instance, nightjar, nightjar_path, programs_of};
 pub use event::{Event, Expect, Expected, credentials, exec, exec_failed, exit, fork, loss};
 pub use files::{copy_of, folder_for_all, make_executable, remove_cgroup};
 pub use os::{Ended, PseudoTerminal, await_exit, set_file_capabilities, status_of_wait};

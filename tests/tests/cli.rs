@@ -12,7 +12,7 @@ use std::{
 };
 
 use nightjar_tests::{
-    Agent, PseudoTerminal, TRUE, await_exit, nightjar, quiet, skip_without_kernel, workload,
+    Agent, PseudoTerminal, TRUE, await_exit, instance, nightjar, quiet, skip_without_kernel, workload,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -73,7 +73,7 @@ fn expect_error(args: &[&str], words: &[&str]) {
 #[test]
 fn tail_ends_after_the_events_that_were_asked_for() {
     skip_without_kernel!();
-    let output = with_programs_running(&["tail", "-n", "3"]);
+    let output = with_programs_running(&["tail", "--standalone", "-n", "3"]);
     assert!(output.status.success(), "{output:?}");
     let lines: Vec<_> = text(&output.stdout).lines().collect();
     assert_eq!(lines.len(), 3, "{lines:?}");
@@ -84,7 +84,7 @@ fn tail_ends_after_the_events_that_were_asked_for() {
 #[test]
 fn tail_shows_json_when_asked_to() {
     skip_without_kernel!();
-    let output = with_programs_running(&["tail", "-o", "json", "-n", "2", "--kind", "process.exec"]);
+    let output = with_programs_running(&["tail", "--standalone", "-o", "json", "-n", "2", "--kind", "process.exec"]);
     assert!(output.status.success(), "{output:?}");
     let lines: Vec<Value> =
         text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -95,9 +95,11 @@ fn tail_shows_json_when_asked_to() {
 #[test]
 fn a_reader_that_goes_away_ends_it_quietly() {
     skip_without_kernel!();
-    for command in [&["tail"][..], &["tail", "-o", "json"], &["run", "--json", "-"]] {
+    let instance = instance();
+    let run = ["run", "--json", "-", "--instance", &instance];
+    for command in [&["tail", "--standalone"][..], &["tail", "-o", "json"], &run] {
         // So large that nothing is lost, which would be told, whatever else this machine does.
-        let mut child = nightjar(command.iter().chain(&["--ring-size", "64"]))
+        let mut child = nightjar(command.iter().chain(&["--ring-size", "64MiB"]))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -121,7 +123,7 @@ fn a_reader_that_goes_away_ends_it_quietly() {
 /// What `tail -n 2` shows on a terminal.
 fn on_a_terminal(no_colour: Option<&str>) -> String {
     let PseudoTerminal { reader, terminal } = PseudoTerminal::open();
-    let mut command = nightjar(["tail", "-n", "2"]);
+    let mut command = nightjar(["tail", "--standalone", "-n", "2"]);
     command.stdout(terminal).stderr(Stdio::null()).env_remove("NO_COLOR");
     if let Some(value) = no_colour {
         command.env("NO_COLOR", value);
@@ -146,7 +148,7 @@ fn colours_are_for_terminals_that_want_them() {
 #[test]
 fn what_a_process_is_called_cannot_control_the_terminal() {
     skip_without_kernel!();
-    let mut child = nightjar(["tail", "--kind", "process.exec"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = nightjar(["tail", "--standalone", "--kind", "process.exec"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let (found, shown) = mpsc::channel();
     thread::spawn(move || {
@@ -173,7 +175,17 @@ fn what_a_process_is_called_cannot_control_the_terminal() {
 fn it_ends_after_the_time_that_was_asked_for() {
     skip_without_kernel!();
     let start = Instant::now();
-    let output = with_programs_running(&["run", "--json", "-", "--duration", "1s", "--ring-size", "64"]);
+    let output = with_programs_running(&[
+        "run",
+        "--json",
+        "-",
+        "--instance",
+        &instance(),
+        "--duration",
+        "1s",
+        "--ring-size",
+        "64MiB",
+    ]);
     let took = start.elapsed();
     assert!(output.status.success(), "{output:?}");
     // Loading and detaching take their time beside the second.
@@ -186,7 +198,7 @@ fn it_ends_after_the_time_that_was_asked_for() {
 #[test]
 fn forks_are_shown_when_asked_for_only() {
     skip_without_kernel!();
-    let agent = Agent::start(&["--ring-size", "64"]);
+    let agent = Agent::start(&["--ring-size", "64MiB"]);
     agent.catch_up();
     assert!(!agent.events("process.exec").is_empty());
     assert!(!agent.events("process.exit").is_empty());
@@ -197,7 +209,7 @@ fn forks_are_shown_when_asked_for_only() {
 #[test]
 fn only_kinds_that_were_asked_for_are_shown() {
     skip_without_kernel!();
-    let agent = Agent::start(&["--kind", "process.exec", "--kind", "process.cred*", "--ring-size", "64"]);
+    let agent = Agent::start(&["--kind", "process.exec", "--kind", "process.cred*", "--ring-size", "64MiB"]);
     assert!(workload(&["setuid", "33"]).succeed().ended.status.success());
     agent.catch_up();
     let kinds = agent.kinds();
@@ -209,7 +221,7 @@ fn only_kinds_that_were_asked_for_are_shown() {
 fn it_stops_cleanly_when_told_to() {
     skip_without_kernel!();
     for signal in [Signal::INT, Signal::TERM] {
-        let agent = Agent::start(&["--ring-size", "64"]);
+        let agent = Agent::start(&["--ring-size", "64MiB"]);
         let last = agent.catch_up();
         assert_eq!(last.kind(), "process.exec");
         agent.stop_by(signal).expect_nothing_lost();
@@ -224,7 +236,7 @@ fn events_are_appended_to_a_file_that_only_root_reads() {
     let path = folder.path().join("events.json");
     std::fs::write(&path, "{\"kept\":true}\n").unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let output = with_programs_running(&["run", "--json", path.to_str().unwrap(), "--duration", "1s"]);
+    let output = with_programs_running(&["run", "--json", path.to_str().unwrap(), "--instance", &instance(), "--duration", "1s"]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(output.stdout, b"");
     let written = std::fs::read_to_string(&path).unwrap();
@@ -234,7 +246,7 @@ fn events_are_appended_to_a_file_that_only_root_reads() {
 
     let new = folder.path().join("new.json");
     assert!(
-        with_programs_running(&["run", "--json", new.to_str().unwrap(), "--duration", "0s"]).status.success()
+        with_programs_running(&["run", "--json", new.to_str().unwrap(), "--instance", &instance(), "--duration", "0s"]).status.success()
     );
     assert_eq!(new.metadata().unwrap().permissions().mode() & 0o777, 0o600);
 }
@@ -242,10 +254,9 @@ fn events_are_appended_to_a_file_that_only_root_reads() {
 #[test]
 fn bad_input_is_an_error_that_names_it() {
     skip_without_kernel!();
-    expect_error(&["run", "--json", "/nonexistent/x"], &["/nonexistent/x"]);
-    expect_error(&["run", "--json", "/tmp"], &["/tmp", "folder"]);
-    expect_error(&["run"], &["--json"]);
-    expect_error(&["run", "--json", "-", "--ring-size", "3"], &["3", "power of two"]);
+    expect_error(&["run", "--instance", &instance(), "--json", "/nonexistent/x"], &["/nonexistent/x"]);
+    expect_error(&["run", "--instance", &instance(), "--json", "/tmp"], &["/tmp", "folder"]);
+    expect_error(&["run", "--json", "-", "--ring-size", "3MiB"], &["3MiB", "--ring-size", "4MiB"]);
     expect_error(&["run", "--json", "-", "--ring-size", "0"], &["--ring-size"]);
     expect_error(&["run", "--json", "-", "--duration", "soon"], &["soon", "10s"]);
     expect_error(&["tail", "--kind"], &["--kind"]);
@@ -269,7 +280,7 @@ fn an_ordinary_user_is_told_that_it_needs_root() {
     let program =
         nightjar_tests::copy_of(nightjar_tests::nightjar_path(), folder.path().join("nightjar"), 0o755);
     let mut command = Command::new(program);
-    let output = command.args(["tail", "-n", "1"]).uid(65534).gid(65534).output().unwrap();
+    let output = command.args(["tail", "--standalone", "-n", "1"]).uid(65534).gid(65534).output().unwrap();
     assert!(!output.status.success());
     assert!(text(&output.stderr).contains("root"), "{output:?}");
     assert!(!text(&output.stderr).contains("panicked"), "{output:?}");
@@ -279,7 +290,7 @@ fn an_ordinary_user_is_told_that_it_needs_root() {
 fn a_slow_reader_gets_whole_lines_and_hears_of_what_was_lost() {
     const PROGRAMS: usize = 3000;
     skip_without_kernel!();
-    let mut child = nightjar(["run", "--json", "-", "--ring-size", "1"])
+    let mut child = nightjar(["run", "--json", "-", "--instance", &instance(), "--ring-size", "1MiB"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

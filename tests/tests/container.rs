@@ -137,7 +137,7 @@ fn a_process_in_a_docker_container_is_known_by_the_id_that_docker_gives() {
     }
     let docker = Docker::start();
     docker.import("/usr/bin/sleep");
-    let agent = Agent::start(&["--kind", "process.*", "--ring-size", "64"]);
+    let agent = Agent::start(&["--kind", "process.*", "--ring-size", "64MiB"]);
     let mark = agent.mark();
 
     let id = docker.run(&[

@@ -15,7 +15,7 @@ const PROMISED: Duration = Duration::from_millis(100);
 #[test]
 fn an_event_is_shown_within_a_tenth_of_a_second() {
     skip_without_kernel!();
-    let agent = Agent::start(&["--kind", "process.exec", "--ring-size", "64"]);
+    let agent = Agent::start(&["--kind", "process.exec", "--ring-size", "64MiB"]);
     let mut delays: Vec<Duration> = (0..MEASURED)
         .map(|_| {
             thread::sleep(QUIET);

@@ -45,7 +45,7 @@ fn expect_unloaded(programs: &BTreeSet<u32>) {
 #[test]
 fn no_program_stays_loaded_after_an_interrupt() {
     skip_without_kernel!();
-    let agent = Agent::start(&["--ring-size", "64"]);
+    let agent = Agent::start(&["--ring-size", "64MiB"]);
     let programs = programs_while_it_runs(&agent);
     agent.stop().expect_nothing_lost();
     expect_unloaded(&programs);
@@ -54,7 +54,7 @@ fn no_program_stays_loaded_after_an_interrupt() {
 #[test]
 fn no_program_stays_loaded_after_a_kill() {
     skip_without_kernel!();
-    let agent = Agent::start(&["--ring-size", "64"]);
+    let agent = Agent::start(&["--ring-size", "64MiB"]);
     let programs = programs_while_it_runs(&agent);
     let summary = agent.stop_by(Signal::KILL);
     assert!(!summary.status.success());

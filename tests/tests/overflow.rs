@@ -15,8 +15,8 @@ const MARKER: &str = "nightjar-overflow";
 fn what_a_full_ring_loses_is_counted_and_told() {
     skip_without_kernel!();
     // One that sees all, to know what the other does not: other programs run on this machine as well.
-    let witness = Agent::start(&["--kind", "process.exec", "--ring-size", "64"]);
-    let small = Agent::start(&["--kind", "process.exec", "--ring-size", "1"]);
+    let witness = Agent::start(&["--kind", "process.exec", "--ring-size", "64MiB"]);
+    let small = Agent::start(&["--kind", "process.exec", "--ring-size", "1MiB"]);
     let first = small.catch_up();
 
     small.signal(Signal::STOP);

@@ -10,7 +10,7 @@ const EACH: u32 = 1250;
 #[test]
 fn of_five_thousand_short_processes_none_is_missed() {
     skip_without_kernel!();
-    let agent = Agent::start(&["--kind", "process.*", "--ring-size", "64"]);
+    let agent = Agent::start(&["--kind", "process.*", "--ring-size", "64MiB"]);
     let count = EACH.to_string();
     let spawners: Vec<_> = (0..SPAWNERS)
         .map(|number| {

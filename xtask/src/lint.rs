@@ -9,6 +9,7 @@ use std::{
 use anyhow::anyhow;
 
 use crate::{
+    docs,
     kernel_crate::{self, PACKAGE},
     tools,
     workspace::{Workspace, execute, say},
@@ -28,7 +29,8 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
     dependencies(workspace)?;
     execute(workspace.cargo(CLIPPY).args(DENY_WARNINGS))?;
     kernel_crate(workspace)?;
-    execute(workspace.cargo(DOC).env("RUSTDOCFLAGS", "-D warnings"))
+    execute(workspace.cargo(DOC).env("RUSTDOCFLAGS", "-D warnings"))?;
+    docs::run(workspace, true)
 }
 
 /// The kernel crate compiles for its own target only, with flags of its own.

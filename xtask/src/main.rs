@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod docs;
 mod kernel_crate;
 mod lint;
 mod run;
@@ -41,6 +42,12 @@ enum Command {
     },
     /// Check format, lints, documentation, licences and dependencies
     Lint,
+    /// Write the documentation that is made from the program: events, configuration, manual pages, completions
+    Docs {
+        /// Only compare it with what is there
+        #[arg(long)]
+        check: bool,
+    },
     /// Build the release program and run a benchmark
     Bench {
         /// Name of the benchmark
@@ -55,7 +62,7 @@ impl Command {
     /// What must be installed before the command starts.
     fn needs(&self) -> &'static [Need] {
         match self {
-            Self::Run { .. } | Self::Build | Self::Bench { .. } => tools::BUILD,
+            Self::Run { .. } | Self::Build | Self::Bench { .. } | Self::Docs { .. } => tools::BUILD,
             Self::Test { .. } => tools::TEST,
             Self::Lint => tools::LINT,
         }
@@ -68,6 +75,7 @@ impl Command {
             Self::Build => build::build(workspace).map(drop),
             Self::Test { args } => test::run(workspace, &args),
             Self::Lint => lint::run(workspace),
+            Self::Docs { check } => docs::run(workspace, check),
             Self::Bench { name, args } => bench::run(workspace, &name, &args),
         }
     }

@@ -1,48 +1,373 @@
 //! `nightjar run`
 
 use std::{
-    fs::OpenOptions,
     io,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use nightjar_proto::v1;
+use serde_json::json;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
+};
+use tracing::{error, info, warn};
 
-use super::{Watch, session::Session};
-use crate::export::{Export, Json};
+use super::{
+    Global, Period,
+    logging::{self, Log},
+    settings::{self, Overrides, STDOUT, flag},
+};
+use crate::{
+    config::{self, Config, Flag, Loaded as Configuration},
+    export::{Export, Json, JsonFile},
+    kernel,
+    pipeline::Kinds,
+    server::{self, About, Answers, Serving, Socket},
+    service::{self, Lock, Notifier},
+    watch::{Change, Destinations, FileChange, Loaded, Patience, Watch},
+};
+
+/// Where locks and sockets are.
+const RUN_FOLDER: &str = "/run/nightjar";
+/// The agent has no end of its own.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Write events as lines of JSON to this file, appending; - for standard output
+    /// Write events as lines of JSON to this file, which is rotated; - for standard output
     #[arg(long, value_name = "FILE")]
-    json: PathBuf,
+    json: Option<PathBuf>,
+
+    /// Only kinds that fit, as in process.exec, 'process.*' or '!process.exit'; may be given more than once
+    #[arg(long, value_name = "GLOB")]
+    kind: Vec<String>,
+
+    /// Stop after this long: 10s, 5m, 1h
+    #[arg(long, value_name = "TIME")]
+    duration: Option<Period>,
+
+    /// Name of this agent, for more than one on a host
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
+
+    /// Socket to answer tail and status on
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(super) watch: Watch,
+    overrides: Overrides,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let export = open(&arguments.json)?;
-    let report = Session::start(&arguments.watch)?.export(export, None)?;
+impl Arguments {
+    fn flags(&self) -> Vec<Flag> {
+        let mut flags = self.overrides.flags();
+        if let Some(file) = &self.json {
+            flags.push(flag("--json", "json.file", json!(file)));
+        }
+        if !self.kind.is_empty() {
+            flags.push(flag("--kind", "kinds", json!(self.kind)));
+        }
+        if let Some(instance) = &self.instance {
+            flags.push(flag("--instance", "instance", json!(instance)));
+        }
+        if let Some(socket) = &self.socket {
+            flags.push(flag("--socket", "socket.path", json!(socket)));
+        }
+        flags
+    }
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<()> {
+    let flags = arguments.flags();
+    let configuration = settings::load(global.config.as_ref(), &flags)?;
+    let config = &configuration.config;
+    let log = logging::start(global.verbose, config);
+    if config.json.file.is_none() && !config.socket.enabled {
+        bail!("nobody would get the events: give --json FILE or set json.file, or enable the socket");
+    }
+    let notifier = Notifier::from_environment();
+    let _lock = Lock::take(Path::new(RUN_FOLDER), &config.instance)?;
+
+    // To give it to a group takes a right that is given up below.
+    let socket = if config.socket.enabled {
+        Some(Socket::bind(&config.socket_path(), settings::socket_group(config)?)?)
+    } else {
+        None
+    };
+    let drop_privileges = config.privileges.drop;
+    let loaded =
+        Loaded::load(&settings::kernel_options(config), settings::asked(config)?, settings::bounds(config), || {
+            give_up_privileges(drop_privileges)
+        })?;
+    // With the rights that will rotate it.
+    let (stream, file) = open(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let config_file = global.config.clone();
+    let duration = arguments.duration.map(Period::duration);
+    let destinations = Destinations { stream, file, history: settings::history(config) };
+    let report = runtime.block_on(async move {
+        let agent = Agent::start(config_file, flags, configuration, log, notifier, loaded, destinations, socket).await?;
+        agent.run(duration.unwrap_or(FOREVER)).await
+    })?;
     report.tell();
     Ok(())
 }
 
-fn open(path: &Path) -> Result<Box<dyn Export>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(Json::new(io::stdout())));
+/// Keeps only the rights that the running agent needs.
+pub(super) fn give_up_privileges(drop: bool) -> Result<()> {
+    for missing in service::missing()? {
+        warn!("{} is missing: {}", missing.capability.name(), missing.lost);
     }
-    if path.is_dir() {
-        bail!("{} is a folder; name a file in it", path.display());
+    if drop {
+        let dropped = service::drop_unneeded(service::KEPT)?;
+        let kept: Vec<_> = dropped.kept.iter().map(|capability| capability.name()).collect();
+        info!("kept of all capabilities: {}", kept.join(", "));
     }
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        // What all users ran is nobody else's business.
-        .mode(0o600)
-        .open(path)
+    Ok(())
+}
+
+/// Outputs as the configuration has them.
+fn open(config: &Config) -> Result<(Option<Box<dyn Export>>, Option<JsonFile>)> {
+    Ok(match &config.json.file {
+        None => (None, None),
+        Some(path) if path == Path::new(STDOUT) => (Some(Box::new(Json::new(io::stdout()))), None),
+        Some(path) => (None, Some(open_file(path, config)?)),
+    })
+}
+
+fn open_file(path: &Path, config: &Config) -> Result<JsonFile> {
+    let (file, opened) = JsonFile::open(path.to_owned(), settings::rotation(config))
         .with_context(|| format!("cannot write events to {}", path.display()))?;
-    Ok(Box::new(Json::new(file)))
+    if opened.cut > 0 {
+        warn!(
+            "{} ended in the middle of a line: {} bytes of an unfinished event were cut off",
+            opened.path.display(),
+            opened.cut
+        );
+    }
+    for warning in opened.warnings {
+        warn!("{warning}");
+    }
+    Ok(file)
+}
+
+/// A running agent.
+struct Agent {
+    config_file: Option<PathBuf>,
+    flags: Vec<Flag>,
+    configuration: Configuration,
+    log: Log,
+    notifier: Notifier,
+    watch: Watch,
+    answers: Answers,
+    _socket: Option<Serving>,
+    metrics: Option<Serving>,
+}
+
+/// Signals that the agent obeys.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        // Handled by a counter of what was not written, instead of the end of the program.
+        let _handled = signal(SignalKind::from_raw(libc::SIGXFSZ))?;
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Agent {
+    async fn start(
+        config_file: Option<PathBuf>,
+        flags: Vec<Flag>,
+        configuration: Configuration,
+        log: Log,
+        notifier: Notifier,
+        mut loaded: Loaded,
+        destinations: Destinations,
+        socket: Option<Socket>,
+    ) -> Result<Self> {
+        let config = &configuration.config;
+        if settings::carries_log(config) {
+            kernel::spawn_log(loaded.kernel_mut().ebpf_mut()).context("cannot read the kernel programs' log")?;
+        }
+        let watch = loaded.watch(destinations)?;
+        let about = About::default();
+        about.update(|status| {
+            env!("CARGO_PKG_VERSION").clone_into(&mut status.version);
+            status.instance.clone_from(&config.instance);
+            status.pid = std::process::id();
+            status.host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            status.started = Some(SystemTime::now().into());
+            status.configuration = Some(v1::Configuration {
+                files: files(&configuration),
+                loaded: Some(SystemTime::now().into()),
+                ..v1::Configuration::default()
+            });
+        });
+        let answers = Answers { handle: watch.handle(), about };
+        let socket = socket.map(|socket| socket.serve(&answers)).transpose()?;
+        let metrics = match config.metrics.listen {
+            Some(address) => Some(server::listen_for_metrics(address, &answers).await?),
+            None => None,
+        };
+        Ok(Self { config_file, flags, configuration, log, notifier, watch, answers, _socket: socket, metrics })
+    }
+
+    async fn run(mut self, duration: Duration) -> Result<crate::watch::Report> {
+        let mut signals = Signals::listen()?;
+        let mut watchdog = Watchdog::new(&self.notifier);
+        let end = Instant::now() + duration;
+        self.notifier.ready(&self.line());
+        let patience = loop {
+            tokio::select! {
+                () = self.watch.over() => break Patience::WhileItMoves,
+                () = sleep_until(end) => break Patience::WhileItMoves,
+                _ = signals.interrupt.recv() => break Patience::WhileItMoves,
+                _ = signals.terminate.recv() => break Patience::Seconds,
+                _ = signals.hangup.recv() => self.reload().await,
+                () = watchdog.due() => watchdog.ping(&self.notifier, self.answers.handle.progress()),
+            }
+        };
+        let Self { watch, notifier, .. } = self;
+        notifier.stopping("handing over what is under way");
+        tokio::select! {
+            report = watch.stop(patience) => report,
+            _ = signals.interrupt.recv() => bail!("interrupted twice: what was under way is lost"),
+        }
+    }
+
+    /// Reads the configuration again. What is wrong with it is told, and the agent goes on as before.
+    async fn reload(&mut self) {
+        self.notifier.reloading();
+        match self.try_reload().await {
+            Ok(pending) => {
+                info!("the configuration was read again");
+                for setting in &pending {
+                    warn!("{setting} counts from the next start on");
+                }
+                let files = files(&self.configuration);
+                self.answers.about.update(|status| {
+                    let configuration = status.configuration.get_or_insert_default();
+                    configuration.files = files;
+                    configuration.loaded = Some(SystemTime::now().into());
+                    configuration.reloads += 1;
+                    configuration.refused.clear();
+                    configuration.pending = pending;
+                });
+            }
+            Err(refused) => {
+                error!("the configuration is refused, the agent goes on with the one that it has:\n{refused:#}");
+                self.answers.about.update(|status| {
+                    status.configuration.get_or_insert_default().refused = format!("{refused:#}");
+                });
+            }
+        }
+        self.notifier.ready(&self.line());
+    }
+
+    /// Does as the files say now; gives what has to wait for the next start. Whatever can fail comes first.
+    async fn try_reload(&mut self) -> Result<Vec<String>> {
+        let mut new = settings::load(self.config_file.as_ref(), &self.flags)?;
+        let old = &self.configuration.config;
+        let mut pending = config::needs_restart(old, &new.config);
+        let is_stdout = |config: &Config| config.json.file.as_deref() == Some(Path::new(STDOUT));
+        if is_stdout(old) != is_stdout(&new.config) {
+            pending.push("json.file".to_owned());
+            new.config.json.file.clone_from(&old.json.file);
+        }
+        let config = &new.config;
+        if config.json.file.is_none() && !old.socket.enabled {
+            bail!("nobody would get the events: json.file is taken away, and there is no socket");
+        }
+        let asked = settings::asked(config)?;
+        let file = match &config.json.file {
+            same if *same == old.json.file => {
+                (config.json != old.json).then(|| FileChange::Rotation(settings::rotation(config)))
+            }
+            None => Some(FileChange::None),
+            Some(path) => Some(FileChange::Other(Box::new(open_file(path, config)?))),
+        };
+        let metrics = match config.metrics.listen {
+            same if same == old.metrics.listen => None,
+            None => Some(None),
+            Some(address) => Some(Some(server::listen_for_metrics(address, &self.answers).await?)),
+        };
+        let kinds = Arc::new(Kinds::of(&config.kinds)?);
+        let wanted = move |plan: &kernel::SensorPlan| kinds.include(plan.sensor.name());
+        let (sensors, programs) = self.watch.adjust(wanted).await?;
+
+        self.log.follow(config);
+        if let Some(metrics) = metrics {
+            self.metrics = metrics;
+        }
+        self.watch.change(Change {
+            asked,
+            settings: settings::of_programs(config),
+            file,
+            history: settings::history(config),
+            sensors,
+            programs,
+        });
+        self.configuration = new;
+        Ok(pending)
+    }
+
+    /// For `systemctl status`.
+    fn line(&self) -> String {
+        let config = &self.configuration.config;
+        match &config.json.file {
+            Some(file) => format!("watching; events go to {}", file.display()),
+            None => "watching; events go to whoever asks".to_owned(),
+        }
+    }
+}
+
+fn files(configuration: &Configuration) -> Vec<String> {
+    configuration.files.iter().map(|file| file.display().to_string()).collect()
+}
+
+/// Tells the service manager that events still flow.
+struct Watchdog {
+    ticks: Option<Interval>,
+    progress: Option<u64>,
+}
+
+impl Watchdog {
+    fn new(notifier: &Notifier) -> Self {
+        let ticks = notifier.ping_every().map(|every| {
+            let mut ticks = interval(every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        });
+        Self { ticks, progress: None }
+    }
+
+    async fn due(&mut self) {
+        match &mut self.ticks {
+            Some(ticks) => drop(ticks.tick().await),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Silent where nothing was done since the last time: then something hangs.
+    fn ping(&mut self, notifier: &Notifier, progress: u64) {
+        if self.progress.replace(progress) == Some(progress) {
+            warn!("events are not being handed over; the watchdog is not told otherwise");
+        } else {
+            notifier.ping();
+        }
+    }
 }

@@ -116,6 +116,12 @@ pub enum DecodeError {
     },
 }
 
+/// When a record was made, in nanoseconds since boot; `None` if it is no record.
+#[must_use]
+pub fn time_of(bytes: &[u8]) -> Option<u64> {
+    fixed::<Header>(bytes).ok().map(|header| header.time)
+}
+
 /// Decodes one record.
 ///
 /// # Errors

@@ -6,7 +6,10 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
-use nightjar_abi::record::{TaskInfo, task_flags};
+use nightjar_abi::{
+    record::{TaskInfo, task_flags},
+    settings::CgroupKey,
+};
 
 use super::container::{ContainerId, identify};
 use crate::decode::Text;
@@ -27,7 +30,7 @@ pub struct CgroupFacts {
 
 /// Cgroups that were seen, the longest unused of which is forgotten first.
 pub struct Cgroups {
-    known: LruCache<(u64, bool), Arc<CgroupFacts>>,
+    known: LruCache<CgroupKey, Arc<CgroupFacts>>,
 }
 
 impl Default for Cgroups {
@@ -38,15 +41,30 @@ impl Default for Cgroups {
 
 impl Cgroups {
     /// A record tells the path of a cgroup; `flags` are [`task_flags`].
-    pub fn learn(&mut self, id: u64, flags: u32, path: &Text<'_>) {
+    ///
+    /// Gives what is new about it, if anything is.
+    pub fn learn(&mut self, id: u64, flags: u32, path: &Text<'_>) -> Option<(CgroupKey, Arc<CgroupFacts>)> {
         let text = nightjar_proto::text::from_bytes(path.bytes);
         let known = self.known.get(&key(id, flags));
         if path.unreadable || known.is_some_and(|known| known.path == text) {
-            return;
+            return None;
         }
         let container = identify(&text);
         let facts = CgroupFacts { path: text, truncated: path.truncated, container };
-        self.known.put(key(id, flags), Arc::new(facts));
+        let (key, facts) = (key(id, flags), Arc::new(facts));
+        self.known.put(key, Arc::clone(&facts));
+        Some((key, facts))
+    }
+
+    /// How many are known, and how many can be.
+    #[must_use]
+    pub fn known(&self) -> (usize, usize) {
+        (self.known.len(), self.known.cap().get())
+    }
+
+    /// All that is known.
+    pub fn all(&self) -> impl Iterator<Item = (CgroupKey, &CgroupFacts)> {
+        self.known.iter().map(|(key, facts)| (*key, &**facts))
     }
 
     /// What is known of a task's cgroup.
@@ -56,6 +74,6 @@ impl Cgroups {
 }
 
 /// Version 1 hierarchies number their cgroups by themselves.
-fn key(id: u64, flags: u32) -> (u64, bool) {
-    (id, flags & task_flags::CGROUP_V1 != 0)
+fn key(id: u64, flags: u32) -> CgroupKey {
+    CgroupKey { id, is_v1: u64::from(flags & task_flags::CGROUP_V1 != 0) }
 }

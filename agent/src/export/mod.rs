@@ -1,11 +1,13 @@
 //! Where events go.
 
 pub mod compact;
+pub mod file;
+pub mod hub;
 mod json;
 
 use std::io;
 
-pub use json::Json;
+pub use json::{Json, JsonFile};
 use nightjar_proto::v1::Event;
 
 /// Takes events, in order.

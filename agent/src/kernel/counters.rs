@@ -26,6 +26,11 @@ impl Counters {
         Self { map, programs }
     }
 
+    /// Looks at these programs from now on.
+    pub fn of(&mut self, programs: Vec<(Hook, OwnedFd)>) {
+        self.programs = programs;
+    }
+
     /// Takes a sample. The hooks count on meanwhile: the sums hold between samples taken at rest, and
     /// within the calls in flight under load.
     ///

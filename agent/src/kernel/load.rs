@@ -1,6 +1,10 @@
 //! From an object file to attached programs.
 
-use std::{fs, io, os::fd::AsFd, path::Path};
+use std::{
+    fs, io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
@@ -8,7 +12,7 @@ use aya::{
     programs::{Program, ProgramError, ProgramType},
     sys::{BpfHelper, is_helper_supported},
 };
-use nightjar_abi::{SCRATCH_LEVELS, fields, settings::Settings};
+use nightjar_abi::{SCRATCH_LEVELS, fields, hook::Hook, settings::Settings};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tracing::{debug, info, warn};
 
@@ -81,6 +85,9 @@ pub enum KernelError {
     /// The object lacks something: a build that is not whole.
     #[error("the kernel object has no {0}; build with `cargo xtask build`")]
     Object(&'static str),
+    /// The reader of the ring could not be made wakeable.
+    #[error("cannot create an event descriptor")]
+    Doorbell(#[source] io::Error),
     /// What runs could not be read.
     #[error("cannot read the task iterator: {0}")]
     Iterator(String),
@@ -100,6 +107,7 @@ pub enum Snapshot {
 pub struct Kernel {
     ebpf: Ebpf,
     serving: Vec<Serving>,
+    ring_bytes: u32,
     controls: Option<Controls>,
     snapshot: Option<Snapshot>,
 }
@@ -159,7 +167,7 @@ impl Kernel {
         }?;
         drop(btf);
         give_back_memory();
-        Ok(Self { ebpf, serving, controls: Some(controls), snapshot: Some(snapshot) })
+        Ok(Self { ebpf, serving, ring_bytes: options.ring_bytes, controls: Some(controls), snapshot: Some(snapshot) })
     }
 
     /// Which hook serves which sensor.
@@ -177,7 +185,7 @@ impl Kernel {
             .map_err(|error| KernelError::Map("CRITICAL", error))?;
         let state: Array<MapData, u32> =
             Array::try_from(self.take_map("READER")?).map_err(|error| KernelError::Map("READER", error))?;
-        Ok(Ring::new(ring, state))
+        Ring::new(ring, state, u64::from(self.ring_bytes)).map_err(KernelError::Doorbell)
     }
 
     /// The counters. There is one reader.
@@ -187,6 +195,12 @@ impl Kernel {
     pub fn take_counters(&mut self) -> Result<Counters, KernelError> {
         let map = PerCpuArray::try_from(self.take_map("COUNTERS")?)
             .map_err(|error| KernelError::Map("COUNTERS", error))?;
+        Ok(Counters::new(map, self.programs()))
+    }
+
+    /// The programs that are loaded, for [`Counters::of`].
+    #[must_use]
+    pub fn programs(&self) -> Vec<(Hook, OwnedFd)> {
         let mut programs = Vec::new();
         for row in PLAN {
             for (name, _) in row.candidates.iter().flat_map(|candidate| candidate.programs) {
@@ -197,7 +211,33 @@ impl Kernel {
                 }
             }
         }
-        Ok(Counters::new(map, programs))
+        programs
+    }
+
+    /// Attaches what `wanted` sensors need that are not served, detaches what nobody wants any more.
+    ///
+    /// # Errors
+    /// When one cannot be served; then all is as it was.
+    pub fn adjust(&mut self, wanted: impl Fn(&SensorPlan) -> bool + Sync) -> Result<(), KernelError> {
+        let Self { ebpf, serving, .. } = self;
+        let is_served = |plan: &SensorPlan| serving.iter().any(|serving| serving.plan.sensor == plan.sensor);
+        let more: Vec<_> = PLAN.iter().filter(|plan| wanted(plan) && !is_served(plan)).collect();
+        if !more.is_empty() {
+            let served = match tracefs::with(|| attach_more(ebpf, &more, None)) {
+                Ok(served) => served,
+                Err(error) => attach_more(ebpf, &more, Some(&format!("no tracefs: {error}"))),
+            };
+            give_back_memory();
+            serving.extend(served?);
+        }
+        serving.retain(|serving| {
+            let stays = serving.plan.required || wanted(serving.plan);
+            if !stays {
+                detach(ebpf, serving);
+            }
+            stays
+        });
+        Ok(())
     }
 
     /// What can be changed from now on. There is one.
@@ -260,20 +300,15 @@ fn attach(
     let (mut all, mut snapshot) = (Vec::new(), Snapshot::Procfs);
     for plan in PLAN.iter().filter(|plan| plan.required || wanted(plan)) {
         let serving = plan::choose(plan, &probes, |candidate| try_candidate(ebpf, btf, candidate));
-        let reasons = serving.refused.iter().map(|r| format!("{}: {}", r.kind, r.reason)).collect::<Vec<_>>();
+        let reasons = reasons(&serving);
         match serving.candidate {
             Some(candidate) if !reasons.is_empty() => warn!(
-                "{} is served by {} ({}), as better ways are refused: {}",
-                plan.sensor,
-                candidate.kind,
-                candidate.worth,
-                reasons.join("; ")
+                "{} is served by {} ({}), as better ways are refused: {reasons}",
+                plan.sensor, candidate.kind, candidate.worth
             ),
             Some(_) => {}
-            None if plan.required => {
-                return Err(KernelError::NoHook { sensor: plan.sensor, reason: reasons.join("; ") });
-            }
-            None => warn!("{} is not watched: {}", plan.sensor, reasons.join("; ")),
+            None if plan.required => return Err(KernelError::NoHook { sensor: plan.sensor, reason: reasons }),
+            None => warn!("{} is not watched: {reasons}", plan.sensor),
         }
         if serving.candidate.is_some_and(|candidate| candidate.kind == HookKind::TaskIterator) {
             snapshot = Snapshot::Records(iterate(ebpf)?);
@@ -281,6 +316,40 @@ fn attach(
         all.push(serving);
     }
     Ok((all, snapshot))
+}
+
+/// Why better candidates, or all, do not serve.
+fn reasons(serving: &Serving) -> String {
+    let reasons = serving.refused.iter().map(|refusal| format!("{}: {}", refusal.kind, refusal.reason));
+    reasons.collect::<Vec<_>>().join("; ")
+}
+
+fn detach(ebpf: &mut Ebpf, serving: &Serving) {
+    for (name, _) in serving.candidate.iter().flat_map(|candidate| candidate.programs) {
+        unload_program(ebpf, name);
+    }
+}
+
+/// Serves sensors that were not served before: all of them or none.
+fn attach_more(
+    ebpf: &mut Ebpf,
+    plans: &[&'static SensorPlan],
+    no_tracefs: Option<&str>,
+) -> Result<Vec<Serving>, KernelError> {
+    let btf = Btf::from_sys_fs()?;
+    let probes = probe(ebpf, &btf, no_tracefs);
+    let mut all: Vec<Serving> = Vec::new();
+    for plan in plans {
+        let serving = plan::choose(plan, &probes, |candidate| try_candidate(ebpf, &btf, candidate));
+        if serving.candidate.is_none() {
+            for serving in &all {
+                detach(ebpf, serving);
+            }
+            return Err(KernelError::NoHook { sensor: plan.sensor, reason: reasons(&serving) });
+        }
+        all.push(serving);
+    }
+    Ok(all)
 }
 
 /// Reads the task iterator to its end.

@@ -18,4 +18,4 @@ pub use counters::{Counters, Sample};
 pub use load::{Kernel, KernelError, Options, Snapshot};
 pub use log::spawn as spawn_log;
 pub use plan::{Candidate, HookKind, Refusal, Sensor, SensorPlan, Serving, call_name};
-pub use ring::{Ring, RingError};
+pub use ring::{Doorbell, Ring, RingError};

@@ -5,12 +5,12 @@
 //! wakes it. A busy host pays no wake-ups, an idle one none either, and an event on a quiet host is read
 //! at once.
 
-use std::{io, time::Duration};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use aya::maps::{Array, MapData, MapError, RingBuf};
 use nightjar_abi::reader;
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
+    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
     io::Errno,
 };
 
@@ -34,12 +34,31 @@ pub enum RingError {
 pub struct Ring {
     records: RingBuf<MapData>,
     state: Array<MapData, u32>,
+    bytes: u64,
+    doorbell: Arc<OwnedFd>,
     empty_looks: u32,
 }
 
+/// Wakes the reader of a ring for something else than records.
+#[derive(Debug, Clone)]
+pub struct Doorbell(Arc<OwnedFd>);
+
 impl Ring {
-    pub(super) fn new(records: RingBuf<MapData>, state: Array<MapData, u32>) -> Self {
-        Self { records, state, empty_looks: 0 }
+    pub(super) fn new(records: RingBuf<MapData>, state: Array<MapData, u32>, bytes: u64) -> io::Result<Self> {
+        let doorbell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        Ok(Self { records, state, bytes, doorbell, empty_looks: 0 })
+    }
+
+    /// Bytes that the ring holds.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What wakes whoever waits here.
+    #[must_use]
+    pub fn doorbell(&self) -> Doorbell {
+        Doorbell(Arc::clone(&self.doorbell))
     }
 
     /// Hands records to `take`, oldest first, until there are none or `take` says that it wants no more for
@@ -57,7 +76,7 @@ impl Ring {
         false
     }
 
-    /// Waits until it is worth looking again: a nap, or until a record comes or `longest` is over.
+    /// Waits until it is worth looking again: a nap, or until a record comes, the doorbell rings or `longest` is over.
     ///
     /// # Errors
     /// When the kernel refuses what a running agent may always do; there is no going on then.
@@ -71,10 +90,22 @@ impl Ring {
         // nap it has, and poll sees it.
         std::thread::sleep(NAP);
         let timeout = Timespec::try_from(longest).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-        match poll(&mut [PollFd::new(&self.records, PollFlags::IN)], Some(&timeout)) {
+        let mut waited_for =
+            [PollFd::new(&self.records, PollFlags::IN), PollFd::new(&self.doorbell, PollFlags::IN)];
+        match poll(&mut waited_for, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(RingError::Wait(error.into())),
         }
+        // Empty where nobody rang.
+        let _nobody_rang = rustix::io::read(&*self.doorbell, &mut [0; 8]);
         self.state.set(0, reader::AWAKE, 0).map_err(RingError::State)
+    }
+}
+
+impl Doorbell {
+    /// Wakes the reader if it waits. It comes by within milliseconds if it does not.
+    pub fn ring(&self) {
+        // Only a number that does not fit could be refused, and then it has rung often enough.
+        let _rings = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
     }
 }

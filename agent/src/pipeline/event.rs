@@ -126,7 +126,7 @@ impl Context<'_> {
         }
     }
 
-    pub(super) fn exec(record: &ExecRecord<'_>) -> v1::Exec {
+    pub(super) fn exec(record: &ExecRecord<'_>, environment: Vec<String>) -> v1::Exec {
         let Exec { info, before, file, .. } = &record.body;
         let (after, mut gained) = (&info.creds, Vec::new());
         if after.euid != before.euid && file.mode & S_ISUID != 0 {
@@ -156,7 +156,7 @@ impl Context<'_> {
             }),
             privileges_gained: gained,
             thread_became_leader: if record.body.old_tid == info.task.pid { 0 } else { record.body.old_tid },
-            environment: arguments(record.environment.bytes),
+            environment,
             environment_truncated: record.environment.truncated || record.environment.unreadable,
         }
     }

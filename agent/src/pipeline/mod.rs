@@ -3,37 +3,48 @@
 //! What comes in is accounted for:
 //!
 //! ```text
-//! received = exported + discarded(not asked for, told before) + refused(undecodable)
+//! received = exported + discarded(not_asked, rule, own, no_event, after_last) + refused(undecodable)
 //! ```
 
 mod clock;
 mod event;
+pub mod filter;
 mod names;
+pub mod redact;
 
 use std::{
-    collections::BTreeMap,
-    io,
+    collections::{BTreeMap, HashSet},
+    io, mem,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 pub use clock::since_boot;
+pub use names::CapabilityNames;
 use nightjar_abi::{
     hook::{DropReason, Hook},
-    record::TaskInfo,
+    record::{TaskInfo, TaskRef, task_flags},
+    settings::CgroupKey,
 };
-use nightjar_proto::v1::{self, event::Body};
+use nightjar_proto::{
+    KINDS, text,
+    v1::{self, event::Body},
+};
 use wildmatch::WildMatch;
 
 use self::{
     clock::{Clock, EventIds},
     event::Context,
-    names::CapabilityNames,
+    filter::{Facts, Filter},
+    redact::Redactor,
 };
 use crate::{
-    decode::{DecodeError, Record, decode, split},
-    enrich::{cgroups::Cgroups, users::Users},
-    kernel::{Sample, Sensor},
+    decode::{DecodeError, ExecRecord, Record, Text, decode, split},
+    enrich::{
+        cgroups::{CgroupFacts, Cgroups},
+        users::Users,
+    },
+    kernel::Sample,
     process::{Bounds, Identity, Image, Process, Stats as TableStats, Table, arguments_from_proc, read_proc},
 };
 
@@ -42,14 +53,42 @@ const SCHEMA: u32 = 1;
 /// The wall clock may be set: how often that is looked at.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Which kinds of events are asked for: globs over `process.exec` and so on.
+/// Which kinds of events are asked for: globs over `process.exec` and so on, of which the last that fits
+/// decides; `!` before one takes kinds away.
 #[derive(Debug, Clone)]
-pub struct Kinds(Option<Vec<WildMatch>>);
+pub struct Kinds(Vec<(bool, WildMatch)>);
 
 /// A glob that fits no kind of event.
 #[derive(Debug, thiserror::Error)]
-#[error("no kind of event is called {0:?}; there are {list}", list = Sensor::ALL.map(Sensor::name).join(", "))]
+#[error("no kind of event is called {0:?}; there are {list}", list = KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", "))]
 pub struct UnknownKind(String);
+
+/// What is asked of a pipeline. It can be replaced while events come.
+pub struct Asked {
+    /// Kinds of events.
+    pub kinds: Kinds,
+    /// What is left out of these.
+    pub filter: Filter,
+    /// Names of environment variables.
+    pub environment: Vec<String>,
+    /// Masks secrets in arguments; none: they stay.
+    pub redactor: Option<Redactor>,
+}
+
+/// Why a record makes no event that is exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Discard {
+    /// Its kind was not asked for.
+    NotAsked,
+    /// A filter drops it.
+    Rule,
+    /// The agent itself made it while it started.
+    Own,
+    /// It is no event by design: a cgroup that was made, an exit that was told before.
+    NoEvent,
+    /// It came after the last that was wanted.
+    AfterLast,
+}
 
 /// What became of the records that were received.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,11 +97,35 @@ pub struct Stats {
     pub received: u64,
     /// Events made of them and handed on, by kind.
     pub exported: BTreeMap<&'static str, u64>,
-    /// Records that are no event, or none that was wanted: of a kind that was not asked for, told before, or
-    /// after the last one that was.
-    pub discarded: u64,
+    /// Records that no event was exported of, by [`Discard`].
+    pub discarded: BTreeMap<Discard, u64>,
     /// Records that could not be decoded.
     pub refused: u64,
+    /// Of what was exported, arguments in which something was masked.
+    pub redacted: u64,
+}
+
+/// Takes what a pipeline makes.
+pub trait Sink {
+    /// An event.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    fn event(&mut self, event: &v1::Event) -> Result<(), Discard>;
+
+    /// A process (its [`Identity::process`]) was made by another, whether or not that is an event that is wanted.
+    fn fork(&mut self, parent: u64, child: u64);
+
+    /// A process ended; what it did was told before.
+    fn exit(&mut self, process: u64);
+}
+
+/// The agent's own process.
+struct Own {
+    task: TaskRef,
+    /// When it had started, nanoseconds since boot. What it does until then is its own business; from then on it
+    /// does nothing that is an event, so that one is news.
+    settled: Option<u64>,
 }
 
 /// The state that turns records into events.
@@ -77,7 +140,10 @@ pub struct Pipeline {
     clock_read: Instant,
     ids: EventIds,
     host: String,
-    kinds: Kinds,
+    asked: Asked,
+    own: Option<Own>,
+    /// What the kernel programs are to leave out of cgroups, not told yet.
+    verdicts: Vec<(CgroupKey, u64)>,
     stats: Stats,
     /// Refused records and evicted processes that a loss event has told of.
     told: (u64, u64),
@@ -88,7 +154,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the host does not tell its boot ID or give random numbers.
-    pub fn new(kinds: Kinds, bounds: Bounds) -> io::Result<Self> {
+    pub fn new(asked: Asked, bounds: Bounds) -> io::Result<Self> {
         let identity = Identity::of_this_boot()?;
         let mut instance = [0; 4];
         rustix::rand::getrandom(&mut instance, rustix::rand::GetRandomFlags::empty())?;
@@ -103,22 +169,80 @@ impl Pipeline {
             clock_read: Instant::now(),
             ids: EventIds::new(u32::from_ne_bytes(instance)),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            kinds,
+            asked,
+            own: None,
+            verdicts: Vec::new(),
             stats: Stats::default(),
             told: (0, 0),
         })
     }
 
-    /// Takes one record; hands the event that it makes, if any, to `emit`, which says whether it took it.
-    pub fn record(&mut self, bytes: &[u8], emit: impl FnOnce(&v1::Event) -> bool) {
+    /// Takes one record; hands the event that it makes, if any, to `sink`.
+    pub fn record(&mut self, bytes: &[u8], sink: &mut impl Sink) {
         self.stats.received += 1;
-        match decode(bytes) {
-            Ok(record) => match self.event(&record) {
-                Some((kind, event)) if emit(&event) => *self.stats.exported.entry(kind).or_default() += 1,
-                Some(_) | None => self.stats.discarded += 1,
+        let result = match decode(bytes) {
+            Ok(record) => self.event(&record, sink),
+            Err(error) => return self.refuse(&error),
+        };
+        match result {
+            Ok((kind, event)) => match sink.event(&event) {
+                Ok(()) => {
+                    *self.stats.exported.entry(kind).or_default() += 1;
+                    self.stats.redacted += u64::from(event.process.is_some_and(|process| process.args_redacted));
+                }
+                Err(reason) => self.discard(reason),
             },
-            Err(error) => self.refuse(&error),
+            Err(reason) => self.discard(reason),
         }
+    }
+
+    fn discard(&mut self, reason: Discard) {
+        *self.stats.discarded.entry(reason).or_default() += 1;
+    }
+
+    /// Asks for something else from now on.
+    pub fn ask(&mut self, asked: Asked) {
+        self.asked = asked;
+        for (key, facts) in self.cgroups.all() {
+            self.verdicts.push((key, left_out(&self.asked.filter, facts)));
+        }
+    }
+
+    /// What the kernel programs can leave out from now on, by cgroup; each is told once.
+    pub fn take_verdicts(&mut self) -> Vec<(CgroupKey, u64)> {
+        mem::take(&mut self.verdicts)
+    }
+
+    /// The agent has started: from now on what it does is told as of any other process.
+    pub fn settle(&mut self) {
+        if let Some(own) = &mut self.own {
+            own.settled = Some(since_boot());
+        }
+    }
+
+    /// These processes and all that descend from them, as far as the table knows; none where none of them is
+    /// there.
+    #[must_use]
+    pub fn tree(&self, pids: &[u32]) -> HashSet<u64> {
+        self.table.tree(pids)
+    }
+
+    /// Takes note of a cgroup.
+    fn learn_cgroup(&mut self, id: u64, flags: u32, path: &Text<'_>) {
+        let Some((key, facts)) = self.cgroups.learn(id, flags, path) else { return };
+        let what = left_out(&self.asked.filter, &facts);
+        if what != 0 {
+            self.verdicts.push((key, what));
+        }
+    }
+
+    /// An image whose arguments have no secrets any more.
+    fn masked(&self, mut image: Image) -> Image {
+        let masked = self.asked.redactor.as_ref().and_then(|redactor| redactor.args(&image.args));
+        if let Some(args) = masked {
+            (image.args, image.args_redacted) = (args, true);
+        }
+        image
     }
 
     /// Takes what the task iterator gave of the processes that ran before.
@@ -135,7 +259,10 @@ impl Pipeline {
         let mut arguments = arguments_from_proc(tasks.map(|record| record.body.info.task).collect());
         for record in found {
             let info = &record.body.info;
-            self.cgroups.learn(info.cgroup_id, info.flags, &record.cgroup_path);
+            self.learn_cgroup(info.cgroup_id, info.flags, &record.cgroup_path);
+            if info.flags & task_flags::READER != 0 {
+                self.own = Some(Own { task: info.task, settled: None });
+            }
             let (args, args_truncated) = arguments.remove(&info.task.pid).unwrap_or_default();
             let image = Image {
                 exe: (!record.exe.bytes.is_empty()).then(|| event::file(&record.body.file, &record.exe)),
@@ -143,10 +270,11 @@ impl Pipeline {
                 args_redacted: false,
                 args,
                 args_truncated,
-                cwd: nightjar_proto::text::from_bytes(record.cwd.bytes),
+                cwd: text::from_bytes(record.cwd.bytes),
                 cwd_truncated: record.cwd.truncated,
                 cwd_unreachable: record.cwd.unreachable,
             };
+            let image = self.masked(image);
             self.table.snapshot(info, image.kept());
         }
         self.table.complete_snapshot();
@@ -154,12 +282,20 @@ impl Pipeline {
 
     /// Takes what `/proc` tells of the processes that ran before.
     pub fn procfs(&mut self) {
-        read_proc(&mut self.table);
+        let asked = &self.asked;
+        read_proc(&mut self.table, |args| asked.redactor.as_ref().and_then(|redactor| redactor.args(args)));
     }
 
-    /// A `telemetry.loss` event of what the kernel programs and this pipeline lost between two samples, if
-    /// anything.
-    pub fn loss(&mut self, before: &Sample, after: &Sample, since: u64, until: u64) -> Option<v1::Event> {
+    /// A `telemetry.loss` event of what the kernel programs and this pipeline lost between two samples, and of what
+    /// was `unwritten` (reason and number of events), if anything.
+    pub fn loss(
+        &mut self,
+        before: &Sample,
+        after: &Sample,
+        unwritten: &[(&'static str, u64)],
+        since: u64,
+        until: u64,
+    ) -> Option<v1::Event> {
         let mut losses: Vec<_> = after
             .dropped_since(before)
             .into_iter()
@@ -173,10 +309,10 @@ impl Pipeline {
         let (refused, evicted) = (self.stats.refused, self.table.stats().evicted);
         let own = [("undecodable", refused - self.told.0), ("table_full", evicted - self.told.1)];
         self.told = (refused, evicted);
-        losses.extend(own.into_iter().filter(|(_, count)| *count > 0).map(|(reason, count)| v1::Loss {
+        losses.extend(own.iter().chain(unwritten).filter(|(_, count)| *count > 0).map(|(reason, count)| v1::Loss {
             hook: "agent".to_owned(),
-            reason: reason.to_owned(),
-            count,
+            reason: (*reason).to_owned(),
+            count: *count,
             kinds: vec!["process.*".to_owned()],
         }));
         if losses.is_empty() {
@@ -196,6 +332,12 @@ impl Pipeline {
         &self.stats
     }
 
+    /// Cgroups that are known, and how many can be.
+    #[must_use]
+    pub fn cgroups_known(&self) -> (usize, usize) {
+        self.cgroups.known()
+    }
+
     /// What the process table holds.
     #[must_use]
     pub fn table_stats(&self) -> TableStats {
@@ -210,8 +352,12 @@ impl Pipeline {
         }
     }
 
-    /// Brings the table up to date; makes the event if its kind is asked for.
-    fn event(&mut self, record: &Record<'_>) -> Option<(&'static str, v1::Event)> {
+    /// Brings the table up to date; makes the event if it is wanted.
+    fn event(
+        &mut self,
+        record: &Record<'_>,
+        sink: &mut impl Sink,
+    ) -> Result<(&'static str, v1::Event), Discard> {
         if self.clock_read.elapsed() > CLOCK_INTERVAL {
             self.clock.follow();
             self.clock_read = Instant::now();
@@ -219,11 +365,12 @@ impl Pipeline {
         match record {
             Record::Exec(record) => {
                 let (info, now) = (&record.body.info, record.body.header.time);
-                self.cgroups.learn(info.cgroup_id, info.flags, &record.cgroup_path);
-                let image = event::image(record);
+                self.learn_cgroup(info.cgroup_id, info.flags, &record.cgroup_path);
+                let image = self.masked(event::image(record));
                 let mut known = self.table.exec(info, image.clone().kept(), now).clone();
                 known.image = Arc::new(image);
-                self.make("process.exec", now, info, &known, |_| Body::Exec(Context::exec(record)))
+                let environment = self.environment(record);
+                self.make("process.exec", now, info, &known, |_| Body::Exec(Context::exec(record, environment)))
             }
             Record::ExecFailed(record, filename) => {
                 let (info, now) = (&record.info, record.header.time);
@@ -235,6 +382,7 @@ impl Pipeline {
             Record::Fork(record) => {
                 let (info, now) = (&record.info, record.header.time);
                 let known = self.table.fork(info, &record.creator, now).clone();
+                sink.fork(self.identity.process(&info.parent), self.identity.process(&info.task));
                 let by_another = record.creator.pid != info.parent.pid;
                 let creator = by_another.then(|| self.table.lineage(&record.creator));
                 self.make("process.fork", now, info, &known, |context| {
@@ -243,8 +391,11 @@ impl Pipeline {
             }
             Record::Exit(record) => {
                 let (info, now) = (&record.info, record.header.time);
-                let known = self.table.exit(info, now)?.clone();
-                self.make("process.exit", now, info, &known, |context| Body::Exit(context.exit(record)))
+                let known = self.table.exit(info, now).ok_or(Discard::NoEvent)?.clone();
+                let event =
+                    self.make("process.exit", now, info, &known, |context| Body::Exit(context.exit(record)));
+                sink.exit(self.identity.process(&info.task));
+                event
             }
             Record::Credentials(record) => {
                 let (info, now) = (&record.info, record.header.time);
@@ -254,12 +405,57 @@ impl Pipeline {
                 })
             }
             Record::NewCgroup(record, path) => {
-                self.cgroups.learn(record.id, record.flags, path);
-                None
+                self.learn_cgroup(record.id, record.flags, path);
+                Err(Discard::NoEvent)
             }
             // Only the iterator makes these, and it is read elsewhere.
-            Record::Snapshot(_) => None,
+            Record::Snapshot(_) => Err(Discard::NoEvent),
         }
+    }
+
+    /// The environment variables that were asked for, secrets masked.
+    fn environment(&self, record: &ExecRecord<'_>) -> Vec<String> {
+        // The kernel only looks at the beginning of a name.
+        let is_asked = |variable: &&[u8]| {
+            let name = variable.split(|byte| *byte == b'=').next().unwrap_or_default();
+            self.asked.environment.iter().any(|asked| asked.as_bytes() == name)
+        };
+        let mask = |variable: &[u8]| {
+            let masked = self.asked.redactor.as_ref().and_then(|redactor| redactor.text(variable));
+            text::from_bytes(masked.as_deref().unwrap_or(variable))
+        };
+        record.environment.bytes.split(|byte| *byte == 0).filter(is_asked).map(mask).collect()
+    }
+
+    /// Why an event of this is not wanted, if it is not.
+    fn unwanted(&mut self, kind: &str, time: u64, info: &TaskInfo, known: &Process) -> Option<Discard> {
+        if let Some(own) = &self.own
+            && own.task.pid == info.task.pid
+            && own.task.start == info.task.start
+            && own.task.exec_id == info.task.exec_id
+            && own.settled.is_none_or(|settled| time <= settled)
+        {
+            return Some(Discard::Own);
+        }
+        if !self.asked.kinds.include(kind) {
+            return Some(Discard::NotAsked);
+        }
+        if self.asked.filter.is_empty() {
+            return None;
+        }
+        let creds = &info.creds;
+        let names = [creds.uid, creds.euid].map(|uid| self.users.user(uid));
+        let name = |n: usize| names[n].as_deref().unwrap_or_default();
+        let cgroup = self.cgroups.of(info);
+        let container = cgroup.as_ref().and_then(|cgroup| cgroup.container.as_ref());
+        let facts = Facts {
+            kind,
+            exe: known.image.exe.as_ref().map_or("", |exe| &exe.path),
+            users: [(creds.uid, name(0)), (creds.euid, name(1))],
+            container: container.map_or("", |container| &container.id),
+            cgroup: cgroup.as_ref().map_or("", |cgroup| &cgroup.path),
+        };
+        (!self.asked.filter.keeps(&facts)).then_some(Discard::Rule)
     }
 
     fn make(
@@ -269,9 +465,9 @@ impl Pipeline {
         info: &TaskInfo,
         known: &Process,
         body: impl FnOnce(&mut Context<'_>) -> Body,
-    ) -> Option<(&'static str, v1::Event)> {
-        if !self.kinds.include(kind) {
-            return None;
+    ) -> Result<(&'static str, v1::Event), Discard> {
+        if let Some(reason) = self.unwanted(kind, time, info, known) {
+            return Err(reason);
         }
         let clock = self.clock;
         let mut context = Context {
@@ -286,7 +482,7 @@ impl Pipeline {
         let parent = known.parent.as_ref().filter(|parent| parent.task.pid != 0);
         let parent = parent.map(|parent| context.parent(parent));
         let body = body(&mut context);
-        Some((kind, self.finish(kind, time, Some(process), parent, body)))
+        Ok((kind, self.finish(kind, time, Some(process), parent, body)))
     }
 
     fn finish(
@@ -335,36 +531,68 @@ pub fn drops_text(drops: &[(Hook, DropReason, u64)]) -> String {
     parts.join(", ")
 }
 
+fn left_out(filter: &Filter, facts: &CgroupFacts) -> u64 {
+    let container = facts.container.as_ref().map_or("", |container| &container.id);
+    filter.left_out_of(container, &facts.path)
+}
+
+// === impl Stats ===
+
+impl Stats {
+    /// Records whose fate is known.
+    #[must_use]
+    pub fn accounted(&self) -> u64 {
+        self.exported.values().chain(self.discarded.values()).sum::<u64>() + self.refused
+    }
+
+    /// Whether that is all of them.
+    #[must_use]
+    pub fn balances(&self) -> bool {
+        self.received == self.accounted()
+    }
+}
+
+// === impl Discard ===
+
+impl Discard {
+    /// Name as printed in status and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotAsked => "not_asked",
+            Self::Rule => "rule",
+            Self::Own => "own",
+            Self::NoEvent => "no_event",
+            Self::AfterLast => "after_last",
+        }
+    }
+}
+
 // === impl Kinds ===
 
 impl Kinds {
-    /// Every kind but those that are only exported when asked for (`process.fork`).
-    #[must_use]
-    pub fn usual() -> Self {
-        Self(None)
-    }
-
-    /// Kinds that fit one of the globs; the usual ones where there are none.
+    /// Kinds that globs leave.
     ///
     /// # Errors
     /// When a glob fits no kind that there is.
     pub fn of(globs: &[String]) -> Result<Self, UnknownKind> {
+        let mut kinds = Vec::new();
         for glob in globs {
-            let matcher = WildMatch::new(glob);
-            if !Sensor::ALL.iter().any(|sensor| matcher.matches(sensor.name())) {
+            let (wanted, pattern) = glob.strip_prefix('!').map_or((true, glob.as_str()), |rest| (false, rest));
+            let matcher = WildMatch::new(pattern);
+            if !KINDS.iter().any(|kind| matcher.matches(kind.name)) {
                 return Err(UnknownKind(glob.clone()));
             }
+            kinds.push((wanted, matcher));
         }
-        Ok(Self((!globs.is_empty()).then(|| globs.iter().map(|glob| WildMatch::new(glob)).collect())))
+        Ok(Self(kinds))
     }
 
     /// Whether events of this kind are asked for. What was lost is always told.
     #[must_use]
     pub fn include(&self, kind: &str) -> bool {
-        match &self.0 {
-            None => kind != "process.fork",
-            Some(globs) => globs.iter().any(|glob| glob.matches(kind)),
-        }
+        let last = self.0.iter().rev().find(|(_, glob)| glob.matches(kind));
+        last.is_some_and(|(wanted, _)| *wanted)
     }
 }
 
@@ -372,18 +600,24 @@ impl Kinds {
 mod tests {
     use super::*;
 
+    fn kinds(globs: &[&str]) -> Result<Kinds, UnknownKind> {
+        Kinds::of(&globs.iter().map(|glob| (*glob).to_owned()).collect::<Vec<_>>())
+    }
+
     #[test]
-    fn forks_are_exported_when_asked_for() {
-        assert!(!Kinds::usual().include("process.fork"));
-        assert!(Kinds::usual().include("process.exec"));
-        assert!(Kinds::of(&["process.*".to_owned()]).unwrap().include("process.fork"));
-        assert!(!Kinds::of(&["process.exec".to_owned()]).unwrap().include("process.exec_failed"));
+    fn the_last_glob_that_fits_decides() {
+        let usual = kinds(&["*", "!process.fork"]).unwrap();
+        assert!(!usual.include("process.fork") && usual.include("process.exec"));
+        assert!(kinds(&["process.*"]).unwrap().include("process.fork"));
+        assert!(!kinds(&["process.exec"]).unwrap().include("process.exec_failed"));
+        assert!(kinds(&["!process.*", "process.exec"]).unwrap().include("process.exec"));
+        assert!(!kinds(&[]).unwrap().include("process.exec"));
     }
 
     #[test]
     fn a_glob_that_fits_nothing_is_refused_with_what_there_is() {
-        for wrong in ["process.exce", "", "exec"] {
-            let error = Kinds::of(&[wrong.to_owned()]).unwrap_err().to_string();
+        for wrong in ["process.exce", "", "exec", "!exec"] {
+            let error = kinds(&[wrong]).unwrap_err().to_string();
             assert!(error.contains("there are process.exec, process.fork"), "{error}");
         }
     }

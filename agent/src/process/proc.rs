@@ -72,8 +72,9 @@ fn read_arguments(pid: u32) -> Option<(Box<[u8]>, bool)> {
     Some((bytes.into(), more))
 }
 
-/// Fills the table from `/proc`, where the task iterator is refused.
-pub fn read_proc(table: &mut Table) {
+/// Fills the table from `/proc`, where the task iterator is refused. `mask` gives arguments without secrets where
+/// there are some.
+pub fn read_proc(table: &mut Table, mask: impl Fn(&[u8]) -> Option<Box<[u8]>>) {
     let processes = match all_processes() {
         Ok(processes) => processes,
         Err(error) => {
@@ -97,12 +98,14 @@ pub fn read_proc(table: &mut Table) {
             ..FileFacts::default()
         });
         let (args, args_truncated) = read_arguments(pid).unwrap_or_default();
+        let masked = mask(&args);
+        let args_redacted = masked.is_some();
         let image = Image {
             exe,
-            args,
+            args: masked.unwrap_or(args),
             args_truncated,
             args_from_proc: true,
-            args_redacted: false,
+            args_redacted,
             cwd: process
                 .cwd()
                 .map_or_else(|_| String::new(), |path| text::from_bytes(path.as_os_str().as_encoded_bytes())),
@@ -162,7 +165,7 @@ mod tests {
     #[test]
     fn this_process_is_found_in_proc() {
         let mut table = Table::new(Identity::of_this_boot().unwrap(), Bounds::default());
-        read_proc(&mut table);
+        read_proc(&mut table, |_| None);
         assert!(table.stats().processes > 0);
     }
 

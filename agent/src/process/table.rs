@@ -7,7 +7,7 @@
 //! one that is known (its exec was lost) does away with that.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -105,6 +105,8 @@ impl Default for Bounds {
 pub struct Stats {
     /// Entries.
     pub processes: usize,
+    /// Bytes that they take, about.
+    pub bytes: usize,
     /// Of these, ended.
     pub exited: usize,
     /// Running processes that had to go because the table was full.
@@ -239,6 +241,7 @@ impl Table {
     pub fn stats(&self) -> Stats {
         Stats {
             processes: self.processes.len() + self.nameless.len(),
+            bytes: self.bytes,
             exited: self.exited.len(),
             evicted: self.evicted,
             partial: self.partial,
@@ -249,6 +252,26 @@ impl Table {
     #[must_use]
     pub fn get(&self, task: &TaskRef) -> Option<&Process> {
         self.processes.peek(&self.identity.process(task))
+    }
+
+    /// Names of the processes that have one of these process IDs and have not ended, and of all that descend from
+    /// them, as far as they are known.
+    #[must_use]
+    pub fn tree(&self, pids: &[u32]) -> HashSet<u64> {
+        let roots = self.processes.iter().filter(|(_, process)| pids.contains(&process.task.pid) && !process.exited);
+        let mut tree: HashSet<u64> = roots.map(|(name, _)| *name).collect();
+        let parent = |process: &Process| process.parent.as_ref().map(|parent| self.identity.process(&parent.task));
+        let links: Vec<_> =
+            self.processes.iter().filter_map(|(name, process)| Some((parent(process)?, *name))).collect();
+        // Children are mostly behind their parents in age, so few rounds are needed.
+        loop {
+            let found: Vec<_> =
+                links.iter().filter(|(parent, name)| tree.contains(parent) && !tree.contains(name)).collect();
+            if found.is_empty() {
+                return tree;
+            }
+            tree.extend(found.into_iter().map(|(_, name)| *name));
+        }
     }
 
     /// Makes sure that there is an entry; gives its name.

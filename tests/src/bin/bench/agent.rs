@@ -96,7 +96,13 @@ impl Agent {
     pub fn start(program: &Path, kinds: &[&str]) -> Result<Self> {
         let events = NamedTempFile::with_prefix_in("nightjar-bench-", memory_dir())?;
         let log = tempfile::tempfile_in(memory_dir())?;
-        let mut args: Vec<OsString> = vec!["run".into(), "--json".into(), events.path().into()];
+        let mut args: Vec<OsString> = vec![
+            "run".into(),
+            "--instance".into(),
+            format!("bench-{}", std::process::id()).into(),
+            "--json".into(),
+            events.path().into(),
+        ];
         for &kind in kinds {
             args.extend(["--kind".into(), kind.into()]);
         }

@@ -1,0 +1,26 @@
+//! The agent's configuration: YAML, drop-ins and flags, checked as a whole before anything starts.
+//!
+//! [`Config`] is what there is to set; its doc comments are the documentation, from which [`schema()`],
+//! [`example`] and [`markdown`] are made. [`load()`] reads files and flags, says all that is wrong with them,
+//! and keeps where each setting comes from, for [`show`].
+
+mod check;
+mod error;
+mod load;
+mod model;
+mod render;
+mod schema;
+mod shape;
+mod text;
+mod units;
+mod yaml;
+
+pub use error::{Errors, Problem};
+pub use load::{DEFAULT_FILE, Flag, Loaded, Location, Origin, load};
+pub use model::{
+    Compress, Config, Json, Kernel, Level, Match, Metrics, OneOrMany, Pattern, Privileges, Redact, Rule,
+    Socket, Tables, TextOrNumber,
+};
+pub use render::{example, markdown, needs_restart, show};
+pub use schema::schema;
+pub use units::{Period, Size, UnitError};

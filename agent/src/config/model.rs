@@ -1,0 +1,507 @@
+//! The settings.
+//!
+//! What is said of a setting here is its documentation, in the schema, in the example and in the docs: unit,
+//! what happens without it, what follows from it. Its range and its default are added to that by themselves.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use wildmatch::WildMatch;
+
+use super::{
+    shape,
+    units::{Period, Size},
+};
+
+/// All settings of the agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "Configuration of Nightjar")]
+pub struct Config {
+    /// Which kinds of events are recorded: globs, in order. One that begins with `!` takes away again what
+    /// it fits. What no glob names is not asked of the kernel, so it costs nothing. That events were lost is
+    /// told in any case.
+    #[schemars(schema_with = "shape::kinds")]
+    pub kinds: Vec<String>,
+
+    /// Rules that drop events or keep them, in order. The first that fits an event decides; an event that no
+    /// rule fits is kept. Dropped events are counted.
+    ///
+    /// A rule has conditions, each one text or a list of which any may fit. All that are given must fit; a
+    /// rule without any (`drop: {}`) fits every event.
+    ///
+    /// ```yaml
+    /// filters:
+    ///   - keep: {user: root}
+    ///   - drop: {exe: [/usr/bin/node_exporter, "*/kubelet"], kind: process.exit}
+    ///   - drop: {container: "*"}
+    /// ```
+    #[schemars(schema_with = "shape::filters")]
+    pub filters: Vec<Rule>,
+
+    /// Environment variables that are recorded at an exec, by name. Of all others nothing is taken.
+    #[schemars(schema_with = "shape::environment")]
+    pub environment: Vec<String>,
+
+    /// Masking of secrets in arguments and in recorded environment variables.
+    pub redact: Redact,
+
+    /// Events as lines of JSON, in a file that is rotated or on standard output.
+    pub json: Json,
+
+    /// The socket that `nightjar tail` and `nightjar status` speak to.
+    pub socket: Socket,
+
+    /// Memory for the latest events, from which `nightjar tail --since` is served. `0` keeps none.
+    #[schemars(extend("x-range" = {"most": "1GiB", "zero": true}))]
+    pub history: Size,
+
+    /// Counters for Prometheus, over HTTP.
+    pub metrics: Metrics,
+
+    /// The programs in the kernel and what they write to.
+    pub kernel: Kernel,
+
+    /// How much is remembered of processes, for the names and parents in events.
+    #[schemars(extend("x-restart" = true))]
+    pub tables: Tables,
+
+    /// What the agent may still do once it has started.
+    pub privileges: Privileges,
+
+    /// Name of this agent, for more than one on a host. The default socket is called after it.
+    #[schemars(schema_with = "shape::instance", extend("x-restart" = true))]
+    pub instance: String,
+
+    /// What the agent says of itself on standard error: this and what is graver.
+    pub log: Level,
+}
+
+/// What becomes of the events that the conditions fit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// They are counted and not exported.
+    Drop(Match),
+    /// They are exported, whatever the rules below say.
+    Keep(Match),
+}
+
+/// Conditions, each one text or a list of which any may fit. All that are given must; none at all fit every
+/// event.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Match {
+    /// Kind of the event; a glob.
+    #[schemars(schema_with = "shape::match_kind")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<OneOrMany>,
+    /// Path of the program that runs, in its own mount namespace; a glob, whose `*` also fits `/`.
+    #[schemars(schema_with = "shape::match_exe")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exe: Option<OneOrMany>,
+    /// Name of the real user, a glob, or its number.
+    #[schemars(schema_with = "shape::match_user")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<OneOrMany>,
+    /// ID of the container, or how it begins; `*` alone fits whatever runs in any container.
+    #[schemars(schema_with = "shape::match_container")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<OneOrMany>,
+    /// Path of the cgroup, without the mount point; a glob, whose `*` also fits `/`.
+    #[schemars(schema_with = "shape::match_cgroup")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<OneOrMany>,
+}
+
+/// One text or several, as it was written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One.
+    One(TextOrNumber),
+    /// Any of these.
+    Many(Vec<TextOrNumber>),
+}
+
+/// Text, or a number such as that of a user, as it was written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TextOrNumber {
+    /// A number.
+    Number(u32),
+    /// A text.
+    Text(String),
+}
+
+/// Masking of secrets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redact {
+    /// Whether secrets are masked. Without it passwords, tokens and keys in arguments get into the events as
+    /// they are, and to everybody who may read those.
+    pub enabled: bool,
+    /// Flags whose value is a secret, besides those that are known anyway. A dash or two in front as the
+    /// program wants it.
+    #[schemars(schema_with = "shape::flags")]
+    pub flags: Vec<String>,
+    /// Names whose value is a secret where an argument or a variable is `NAME=value`, besides those that are
+    /// known anyway. Globs; case does not matter.
+    #[schemars(schema_with = "shape::names")]
+    pub names: Vec<String>,
+    /// Regular expressions, in the syntax of the regex crate, for secrets that neither a flag nor a name
+    /// tells. What fits is masked.
+    ///
+    /// ```yaml
+    /// patterns:
+    ///   - {name: employee token, regex: 'emp_[0-9a-f]{32}'}
+    /// ```
+    #[schemars(schema_with = "shape::patterns")]
+    pub patterns: Vec<Pattern>,
+}
+
+/// What a secret looks like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "a pattern")]
+pub struct Pattern {
+    /// What to call it, in messages.
+    #[schemars(schema_with = "shape::pattern_name")]
+    pub name: String,
+    /// The regular expression.
+    #[schemars(schema_with = "shape::regex")]
+    pub regex: String,
+}
+
+/// Events as lines of JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Json {
+    /// File that events are appended to, with an absolute path; `-` is standard output. Without it no JSON is
+    /// written.
+    #[schemars(schema_with = "shape::json_file")]
+    pub file: Option<PathBuf>,
+    /// Size at which the file is rotated. `0`: no size is too large.
+    #[schemars(extend("x-range" = {"least": "1MiB", "most": "1TiB", "zero": true}))]
+    pub rotate_size: Size,
+    /// Age at which the file is rotated. `0`: none is too old.
+    #[schemars(extend("x-range" = {"least": "1m", "most": "3650d", "zero": true}))]
+    pub rotate_age: Period,
+    /// Rotated files that are kept; the oldest is removed when there is one more.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub keep: u32,
+    /// How rotated files are compressed.
+    pub compress: Compress,
+}
+
+/// How rotated files are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compress {
+    /// Not at all.
+    None,
+    /// As `NAME.gz`.
+    Gzip,
+    /// As `NAME.zst`: smaller than gzip for less work.
+    Zstd,
+}
+
+/// The socket for readers on this host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Socket {
+    /// Whether there is one. Without it `nightjar tail` and `nightjar status` do not reach this agent.
+    pub enabled: bool,
+    /// Where it is, as an absolute path. Without it `/run/nightjar/INSTANCE.sock`, where INSTANCE is the
+    /// setting `instance`.
+    #[schemars(schema_with = "shape::socket_path")]
+    pub path: Option<PathBuf>,
+    /// Group of `/etc/group` whose members may read events, besides root: all that runs on the host, its
+    /// arguments included. Without it root alone.
+    #[schemars(schema_with = "shape::group")]
+    pub group: Option<String>,
+}
+
+/// Counters for Prometheus.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// TCP address to answer on, with a port. Whoever reaches it may read the counters, so it should be of
+    /// the loopback interface. Without it no port is opened.
+    #[schemars(schema_with = "shape::address")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// The programs in the kernel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kernel {
+    /// Ring buffer from the kernel to the agent. It takes this much memory; with a larger one fewer events
+    /// are lost when more come than are written.
+    #[schemars(extend("x-range" = {"least": "1MiB", "most": "1GiB", "power_of_two": true}))]
+    #[schemars(extend("x-restart" = true))]
+    pub ring_size: Size,
+    /// What the kernel programs say of themselves in the agent's log: this and what is graver. It slows them
+    /// down; for finding faults.
+    #[schemars(extend("x-restart" = true))]
+    pub log: Level,
+}
+
+/// Bounds of what is remembered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tables {
+    /// Processes that are remembered, ended ones included. When there are more, those that were quiet
+    /// longest are forgotten, and their next event lacks its parent.
+    #[schemars(range(min = 256, max = 4_194_304))]
+    pub processes: u32,
+    /// Memory that they may take: what they run, with arguments and paths.
+    #[schemars(extend("x-range" = {"least": "1MiB", "most": "16GiB"}))]
+    pub process_memory: Size,
+    /// Ended processes among them, kept for events that come late and for children that name their parent.
+    #[schemars(range(min = 0, max = 4_194_304))]
+    pub ended_processes: u32,
+    /// How long an ended process is kept at most.
+    #[schemars(extend("x-range" = {"most": "1h", "zero": true}))]
+    pub keep_ended: Period,
+}
+
+/// What the agent may do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Privileges {
+    /// Whether capabilities are given up that are only needed at the start. Without it a fault in the agent
+    /// is a fault with all of root's powers.
+    #[schemars(extend("x-restart" = true))]
+    pub drop: bool,
+}
+
+/// How grave a message must be to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Nothing is told.
+    Off = 0,
+    /// Something does not work.
+    Error = 1,
+    /// Something is not as it should be.
+    Warn = 2,
+    /// What the agent does.
+    Info = 3,
+    /// How it does it.
+    Debug = 4,
+    /// All there is.
+    Trace = 5,
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        Self {
+            kinds: texts(&["*", "!process.fork"]),
+            filters: Vec::new(),
+            environment: texts(&["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "GLIBC_TUNABLES"]),
+            redact: Redact::default(),
+            json: Json::default(),
+            socket: Socket::default(),
+            history: Size::from_mib(2),
+            metrics: Metrics::default(),
+            kernel: Kernel::default(),
+            tables: Tables::default(),
+            privileges: Privileges::default(),
+            instance: "default".to_owned(),
+            log: Level::Warn,
+        }
+    }
+}
+
+impl Config {
+    /// Whether events of this kind are recorded: the last of `kinds` that fits decides.
+    #[must_use]
+    pub fn records(&self, kind: &str) -> bool {
+        let last = self.kinds.iter().rev().find(|glob| WildMatch::new(without_not(glob)).matches(kind));
+        last.is_some_and(|glob| !glob.starts_with('!'))
+    }
+
+    /// Where the socket is.
+    #[must_use]
+    pub fn socket_path(&self) -> PathBuf {
+        let usual = || format!("/run/nightjar/{}.sock", self.instance).into();
+        self.socket.path.clone().unwrap_or_else(usual)
+    }
+}
+
+/// A glob of `kinds` without the mark that turns it round.
+pub(super) fn without_not(glob: &str) -> &str {
+    glob.strip_prefix('!').unwrap_or(glob)
+}
+
+// === impl Rule ===
+
+impl Rule {
+    /// What it takes for the rule to decide.
+    #[must_use]
+    pub fn conditions(&self) -> &Match {
+        match self {
+            Self::Drop(conditions) | Self::Keep(conditions) => conditions,
+        }
+    }
+}
+
+// By hand: derived, it would be one schema of alternatives, and what a mistake in one of them is could only
+// be guessed.
+impl JsonSchema for Rule {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Rule".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut verb = |does: &str| {
+            let mut conditions = generator.subschema_for::<Match>();
+            conditions.insert("description".to_owned(), does.into());
+            conditions
+        };
+        let drop = verb("Events that these conditions fit are counted and not exported.");
+        let keep = verb("Events that these conditions fit are exported, whatever the rules below say.");
+        json_schema!({
+            "title": "a rule",
+            "type": "object",
+            "properties": {"drop": drop, "keep": keep},
+            "additionalProperties": false,
+            "minProperties": 1,
+            "maxProperties": 1,
+            "examples": [{"drop": {"exe": "/usr/bin/true"}}],
+        })
+    }
+}
+
+// === impl OneOrMany ===
+
+impl OneOrMany {
+    /// All of them, as text.
+    pub fn texts(&self) -> impl Iterator<Item = String> {
+        let all = match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        };
+        all.iter().map(|one| match one {
+            TextOrNumber::Number(number) => number.to_string(),
+            TextOrNumber::Text(text) => text.clone(),
+        })
+    }
+}
+
+// === impl defaults ===
+
+impl Default for Redact {
+    fn default() -> Self {
+        Self { enabled: true, flags: Vec::new(), names: Vec::new(), patterns: Vec::new() }
+    }
+}
+
+impl Default for Json {
+    fn default() -> Self {
+        Self {
+            file: None,
+            rotate_size: Size::from_mib(100),
+            rotate_age: Period::from_secs(24 * 60 * 60),
+            keep: 10,
+            compress: Compress::None,
+        }
+    }
+}
+
+impl Default for Socket {
+    fn default() -> Self {
+        Self { enabled: true, path: None, group: None }
+    }
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self { ring_size: Size::from_mib(4), log: Level::Off }
+    }
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        // Most processes take less than 1 KiB; all together stay within the agent's 40 MiB.
+        Self {
+            processes: 16_384,
+            process_memory: Size::from_mib(14),
+            ended_processes: 4_096,
+            keep_ended: Period::from_secs(30),
+        }
+    }
+}
+
+impl Default for Privileges {
+    fn default() -> Self {
+        Self { drop: true }
+    }
+}
+
+impl Level {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(globs: &[&str]) -> Config {
+        Config { kinds: globs.iter().map(|&glob| glob.to_owned()).collect(), ..Config::default() }
+    }
+
+    #[test]
+    fn the_last_glob_that_fits_a_kind_decides() {
+        assert!(Config::default().records("process.exec"));
+        assert!(!Config::default().records("process.fork"));
+        assert!(kinds(&["!*", "process.*"]).records("process.fork"));
+        assert!(!kinds(&["process.*", "!process.e*", "file.*"]).records("process.exec"));
+        assert!(!kinds(&["process.exec"]).records("process.exec_failed"));
+        assert!(!kinds(&[]).records("process.exec"));
+    }
+
+    #[test]
+    fn the_socket_is_called_after_the_instance() {
+        let mut config = Config { instance: "b-2".to_owned(), ..Config::default() };
+        assert_eq!(config.socket_path(), PathBuf::from("/run/nightjar/b-2.sock"));
+        config.socket.path = Some("/x".into());
+        assert_eq!(config.socket_path(), PathBuf::from("/x"));
+    }
+
+    #[test]
+    fn rules_are_kept_as_they_were_written() {
+        let json = r#"[{"drop":{"kind":"process.exit","user":[0,"bin"]}},{"keep":{}}]"#;
+        let rules: Vec<Rule> = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&rules).unwrap(), json);
+        let users = rules[0].conditions().user.as_ref().unwrap();
+        assert_eq!(users.texts().collect::<Vec<_>>(), ["0", "bin"]);
+    }
+
+    #[test]
+    fn levels_are_called_as_they_are_written() {
+        for level in [Level::Off, Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace] {
+            assert_eq!(serde_json::to_value(level).unwrap(), level.name());
+        }
+    }
+}

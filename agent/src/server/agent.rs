@@ -1,0 +1,137 @@
+//! The gRPC service of a running agent.
+
+use std::{sync::Arc, time::Duration};
+
+use nightjar_proto::{
+    agent::v1::{GetStatusRequest, TailRequest, TailResponse, agent_server::Agent},
+    v1::{self, Event},
+};
+use prost::Message as _;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{Answers, Peer};
+use crate::{
+    export::hub::{Selector, Subscription, Who},
+    pipeline::{
+        Kinds,
+        filter::{Match, container_glob},
+    },
+    watch::NoAnswer,
+};
+
+/// Those who watch at a time.
+const READERS: usize = 16;
+/// Bytes of one answer, about; gRPC's own bound is 4 MiB.
+const ANSWER: usize = 256 << 10;
+
+/// Answers by a watch.
+pub(super) struct Service {
+    answers: Answers,
+    places: Arc<Semaphore>,
+}
+
+impl Service {
+    pub(super) fn new(answers: Answers) -> Self {
+        Self { answers, places: Arc::new(Semaphore::new(READERS)) }
+    }
+}
+
+#[tonic::async_trait]
+impl Agent for Service {
+    type TailStream = ReceiverStream<Result<TailResponse, Status>>;
+
+    async fn tail(&self, request: Request<TailRequest>) -> Result<Response<Self::TailStream>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
+        let peer = peer.ok_or_else(|| Status::permission_denied("it is not known who asks"))?;
+        let request = request.into_inner();
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!("{READERS} watch already; wait until one of them ends"))
+        })?;
+        let selector = selector(&request).map_err(Status::invalid_argument)?;
+        let (who, back) = (Who { pid: peer.pid, uid: peer.uid }, Duration::from_nanos(request.since_ns));
+        let subscription = self.answers.handle.subscribe(selector, request.tree, who, back).await;
+        let subscription = subscription.map_err(|error| no_answer(&error))?.ok_or_else(|| {
+            let pids: Vec<_> = request.pids.iter().map(ToString::to_string).collect();
+            Status::not_found(format!("no process {} runs", pids.join(" or ")))
+        })?;
+        // One answer waits to be sent while the next is made; what comes meanwhile waits in the queue.
+        let (answers, stream) = mpsc::channel(1);
+        tokio::spawn(async move {
+            // Nobody reads any more, which is the usual end.
+            let _gone = feed(subscription, &answers).await;
+            drop(place);
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<v1::Status>, Status> {
+        self.answers.status().await.map(Response::new).map_err(|error| no_answer(&error))
+    }
+}
+
+fn no_answer(error: &NoAnswer) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+/// Sends what was, then what comes, until the reader goes away.
+async fn feed(
+    subscription: Subscription,
+    to: &mpsc::Sender<Result<TailResponse, Status>>,
+) -> Result<(), mpsc::error::SendError<Result<TailResponse, Status>>> {
+    let Subscription { queue, history, selector } = subscription;
+    let is_wanted = |event: &bytes::Bytes| Event::decode(event.clone()).is_ok_and(|event| selector.fits(&event));
+    send(history.into_iter().filter(is_wanted), 0, to).await?;
+    loop {
+        // A reader that goes away while nothing happens should not be kept.
+        let batch = tokio::select! {
+            batch = queue.next() => batch,
+            () = to.closed() => return Ok(()),
+        };
+        let Some(batch) = batch else { return Ok(()) };
+        send(batch.events.into_iter(), batch.missed, to).await?;
+    }
+}
+
+async fn send(
+    events: impl Iterator<Item = bytes::Bytes>,
+    missed: u64,
+    to: &mpsc::Sender<Result<TailResponse, Status>>,
+) -> Result<(), mpsc::error::SendError<Result<TailResponse, Status>>> {
+    let (mut answer, mut bytes) = (TailResponse::default(), 0);
+    for event in events {
+        bytes += event.len();
+        answer.events.push(event);
+        if bytes >= ANSWER {
+            bytes = 0;
+            to.send(Ok(std::mem::take(&mut answer))).await?;
+        }
+    }
+    answer.missed = missed;
+    if answer != TailResponse::default() {
+        to.send(Ok(answer)).await?;
+    }
+    Ok(())
+}
+
+/// What a reader asks for, or what is wrong about it.
+pub fn selector(request: &TailRequest) -> Result<Selector, String> {
+    if request.tree && request.pids.is_empty() {
+        return Err("a tree needs a process ID that it begins with".to_owned());
+    }
+    Kinds::of(&request.kinds).map_err(|error| error.to_string())?;
+    let globs = |texts: &[String]| texts.iter().map(|text| wildmatch::WildMatch::new(text)).collect();
+    Ok(Selector {
+        conditions: Match {
+            kinds: globs(&request.kinds),
+            exes: globs(&request.exes),
+            users: globs(&request.users),
+            either_user: true,
+            containers: request.containers.iter().map(|text| container_glob(text)).collect(),
+            cgroups: Vec::new(),
+        },
+        pids: request.pids.clone(),
+        tree: None,
+    })
+}
