@@ -18,11 +18,13 @@ use std::{
 };
 
 use rustix::process::{Signal, kill_process};
+use tempfile::TempDir;
 
 use crate::{
     event::{Event, Expect, Head, exec, shortened},
     os,
     run::{TRUE, quiet},
+    schema::wrong_with,
 };
 
 /// How long an event may take on a machine that does many other things. What is promised is in `latency.rs`.
@@ -33,11 +35,14 @@ const START: Duration = Duration::from_mins(1);
 const STOP: Duration = Duration::from_secs(30);
 /// Between two programs that are run to see whether the agent watches yet.
 const MARKER_INTERVAL: Duration = Duration::from_millis(100);
+const CONFIGURATION: &str = "nightjar.yaml";
 
 /// `nightjar run --json -`, from its first event on.
 #[derive(Debug)]
 pub struct Agent {
     instance: String,
+    /// Its configuration, in a folder that goes when it goes.
+    folder: TempDir,
     child: Option<Child>,
     log: Arc<Log>,
     readers: Vec<JoinHandle<()>>,
@@ -141,11 +146,21 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // === impl Agent ===
 
 impl Agent {
-    /// Starts `nightjar run --json -` with more arguments; comes back when it watches.
+    /// Starts `nightjar run --json -` with more arguments and no configuration; comes back when it watches.
     #[must_use]
     pub fn start(args: &[&str]) -> Self {
+        Self::configured("", args)
+    }
+
+    /// Starts `nightjar run --json -` with a configuration (YAML) and more arguments; comes back when it watches.
+    #[must_use]
+    pub fn configured(configuration: &str, args: &[&str]) -> Self {
         let instance = instance();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join(CONFIGURATION);
+        fs::write(&file, configuration).expect("a new file");
         let mut command = nightjar(["run", "--json", "-", "--instance", &instance].iter().chain(args));
+        command.arg("--config").arg(&file);
         let (log, stderr) = (Arc::new(Log::default()), Arc::new(Mutex::new(String::new())));
         let (started, start) = mpsc::channel();
         let for_reader = Arc::clone(&log);
@@ -169,7 +184,7 @@ impl Agent {
                 locked(&to).push_str(&String::from_utf8_lossy(&buffer[..length]));
             }
         });
-        let agent = Self { instance, child: Some(child), log, readers: vec![reader, stderr_reader], stderr };
+        let agent = Self { instance, folder, child: Some(child), log, readers: vec![reader, stderr_reader], stderr };
         agent.await_first_event();
         agent
     }
@@ -182,6 +197,24 @@ impl Agent {
             SHARED_LOG.set(Arc::clone(&agent.log)).expect("set here only");
             Mutex::new(Some(agent))
         });
+    }
+
+    /// Its configuration file.
+    #[must_use]
+    pub fn configuration(&self) -> PathBuf {
+        self.folder.path().join(CONFIGURATION)
+    }
+
+    /// Writes another configuration (YAML) and has it read.
+    pub fn reload(&self, configuration: &str) {
+        fs::write(self.configuration(), configuration).expect("a file of ours");
+        self.signal(Signal::HUP);
+    }
+
+    /// What it said on standard error so far.
+    #[must_use]
+    pub fn complaints(&self) -> String {
+        locked(&self.stderr).clone()
     }
 
     /// Name of the agent, as `tail` and `status` want it.
@@ -246,10 +279,12 @@ impl Agent {
         let readers_failed = self.readers.drain(..).filter_map(|reader| reader.join().err()).count();
         let stderr = locked(&self.stderr).clone();
         let broken = locked(&self.log.lines).broken.take();
+        let wrong = locked(&self.log.lines).seen.iter().find_map(|line| wrong_with(&line.text));
         match broken {
             _ if !in_time => Err(format!("the agent did not stop within {STOP:?} of {signal:?}: {stderr}")),
             Some(line) => Err(line),
             None if readers_failed > 0 => Err("what the agent wrote could not be read".to_owned()),
+            None if wrong.is_some() => Err(wrong.unwrap_or_default()),
             None => Ok(Summary { status, stderr }),
         }
     }

@@ -23,10 +23,12 @@ mod files;
 mod os;
 mod requirements;
 mod run;
+mod schema;
 
 pub use agent::{Agent, Summary, instance, nightjar, nightjar_path, programs_of};
 pub use event::{Event, Expect, Expected, credentials, exec, exec_failed, exit, fork, loss};
 pub use files::{copy_of, folder_for_all, make_executable, remove_cgroup};
 pub use os::{Ended, PseudoTerminal, await_exit, set_file_capabilities, status_of_wait};
 pub use requirements::{missing_for_kernel_tests, skip};
+pub use schema::{expect_events, wrong_with};
 pub use run::{Ran, Run, Running, TRUE, quiet, run, workload, workload_path};

@@ -258,7 +258,7 @@ fn bad_input_is_an_error_that_names_it() {
     expect_error(&["run", "--instance", &instance(), "--json", "/tmp"], &["/tmp", "folder"]);
     expect_error(&["run", "--json", "-", "--ring-size", "3MiB"], &["3MiB", "--ring-size", "4MiB"]);
     expect_error(&["run", "--json", "-", "--ring-size", "0"], &["--ring-size"]);
-    expect_error(&["run", "--json", "-", "--duration", "soon"], &["soon", "10s"]);
+    expect_error(&["run", "--json", "-", "--duration", "soon"], &["soon", "30s"]);
     expect_error(&["tail", "--kind"], &["--kind"]);
     expect_error(&["tail", "-n", "many"], &["many"]);
     expect_error(&["tail", "-o", "xml"], &["xml", "json"]);

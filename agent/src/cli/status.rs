@@ -20,6 +20,7 @@ use super::{
     status_view::{self, Health},
     tail::style,
 };
+use crate::export::compact::Style;
 
 /// The agent does not do all that it should.
 const DEGRADED: u8 = 3;
@@ -70,7 +71,10 @@ async fn ask(target: &Target) -> Result<Status> {
 
 fn shown(status: &Status, output: Output) -> String {
     match output {
-        Output::Text => status_view::render(status, style()),
+        Output::Text => {
+            let Style { colour, width } = style();
+            status_view::render(status, status_view::Style { colour, width })
+        }
         Output::Json => nightjar_proto::status_to_json(status) + "\n",
     }
 }
