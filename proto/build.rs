@@ -57,8 +57,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Options are for this program alone.
     let mut files = compiler.file_descriptor_set();
     files.file.retain(|file| file.package() != OPTIONS);
-    tonic_prost_build::configure().build_transport(false)
-        .bytes(".nightjar.agent.v1.TailResponse").compile_fds(files)?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .bytes(".nightjar.agent.v1.TailResponse")
+        .compile_fds(files)?;
 
     for (package, _) in PACKAGES {
         let code = json::serialize_impls(&pool, package)?;

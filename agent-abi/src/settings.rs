@@ -82,7 +82,8 @@ impl Settings {
     #[must_use]
     pub fn to_words(&self) -> [u64; Self::WORDS] {
         let mut words = [0; Self::WORDS];
-        let fields = [&self.names].into_iter().chain(&self.heads).chain(&self.masks).chain([&self.filters_cgroups]);
+        let fields =
+            [&self.names].into_iter().chain(&self.heads).chain(&self.masks).chain([&self.filters_cgroups]);
         for (word, field) in words.iter_mut().zip(fields) {
             *word = *field;
         }
@@ -96,24 +97,28 @@ const _: () = assert!(size_of::<Settings>() == Settings::WORDS * size_of::<u64>(
 mod tests {
     use super::*;
 
-    fn fits(settings: &Settings, variable: &[u8; 8]) -> bool {
-        let head = u64::from_ne_bytes(*variable);
+    fn fits(settings: &Settings, variable: [u8; 8]) -> bool {
+        let head = u64::from_ne_bytes(variable);
         (0..ENVIRONMENT_NAMES).any(|n| (head ^ settings.heads[n]) & settings.masks[n] == 0)
     }
 
     #[test]
     fn variables_are_known_by_their_first_eight_bytes() {
         let settings = Settings::default().environment(["LD_PRELOAD", "A"]);
-        assert!(fits(&settings, b"LD_PRELO"));
-        assert!(fits(&settings, b"A=1\0xxxx") && fits(&settings, b"A=\0xxxxx"));
-        assert!(!fits(&settings, b"AB=1\0xxx") && !fits(&settings, b"LD_PREL\0") && !fits(&settings, b"\0LD_PREL"));
-        assert!(!fits(&Settings::default(), &[0; 8]), "no name fits nothing");
+        assert!(fits(&settings, *b"LD_PRELO"));
+        assert!(fits(&settings, *b"A=1\0xxxx") && fits(&settings, *b"A=\0xxxxx"));
+        assert!(
+            !fits(&settings, *b"AB=1\0xxx")
+                && !fits(&settings, *b"LD_PREL\0")
+                && !fits(&settings, *b"\0LD_PREL")
+        );
+        assert!(!fits(&Settings::default(), [0; 8]), "no name fits nothing");
     }
 
     #[test]
     fn more_names_than_there_is_room_for_are_left_out() {
         let names = [["A"; ENVIRONMENT_NAMES].as_slice(), &["B"]].concat();
         let settings = Settings::default().environment(names);
-        assert!(fits(&settings, b"A=xxxxxx") && !fits(&settings, b"B=xxxxxx"));
+        assert!(fits(&settings, *b"A=xxxxxx") && !fits(&settings, *b"B=xxxxxx"));
     }
 }

@@ -262,7 +262,12 @@ impl Tail {
         const CHUNK: u64 = ENVIRONMENT_VALUE_MAX as u64;
         // SAFETY: members of the map's own memory.
         let (address, inside, taken, flags) = unsafe {
-            (&raw mut (*look).address, &raw mut (*look).inside, &raw mut (*look).taken, &raw mut (*look).flags)
+            (
+                &raw mut (*look).address,
+                &raw mut (*look).inside,
+                &raw mut (*look).taken,
+                &raw mut (*look).flags,
+            )
         };
         if volatile::get(address) >= end {
             return false;
@@ -286,7 +291,8 @@ impl Tail {
         // A chunk without an end: the next look goes on inside of the variable, which is not the start of one.
         let is_cut = opaque(read / CHUNK);
         // SAFETY: eight bytes of the same place; beyond the text's end there is whatever was there before.
-        let wanted = is_named(settings, unsafe { place.cast::<u64>().read_volatile() }) & !volatile::get(inside);
+        let wanted =
+            is_named(settings, unsafe { place.cast::<u64>().read_volatile() }) & !volatile::get(inside);
         let after = before + wanted * read;
         if after > ENVIRONMENT_MAX as u64 {
             volatile::set(flags, u64::from(span_flags::TRUNCATED));

@@ -36,9 +36,8 @@ static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
 const RECORD_ROOM: usize = 1 << 16;
 
 // The parts of the longest record, each bounded by its own mask, fit.
-const _: () = assert!(
-    size_of::<Exec>() + PATHS_MAX + ARGS_MAX + ENVIRONMENT_MAX + ENVIRONMENT_VALUE_MAX < RECORD_ROOM
-);
+const _: () =
+    assert!(size_of::<Exec>() + PATHS_MAX + ARGS_MAX + ENVIRONMENT_MAX + ENVIRONMENT_VALUE_MAX < RECORD_ROOM);
 
 /// A buffer to build one record in.
 #[repr(C)]

@@ -184,7 +184,8 @@ impl Agent {
                 locked(&to).push_str(&String::from_utf8_lossy(&buffer[..length]));
             }
         });
-        let agent = Self { instance, folder, child: Some(child), log, readers: vec![reader, stderr_reader], stderr };
+        let agent =
+            Self { instance, folder, child: Some(child), log, readers: vec![reader, stderr_reader], stderr };
         agent.await_first_event();
         agent
     }

@@ -30,5 +30,5 @@ pub use event::{Event, Expect, Expected, credentials, exec, exec_failed, exit, f
 pub use files::{copy_of, folder_for_all, make_executable, remove_cgroup};
 pub use os::{Ended, PseudoTerminal, await_exit, set_file_capabilities, status_of_wait};
 pub use requirements::{missing_for_kernel_tests, skip};
-pub use schema::{expect_events, wrong_with};
 pub use run::{Ran, Run, Running, TRUE, quiet, run, workload, workload_path};
+pub use schema::{expect_events, wrong_with};

@@ -84,7 +84,8 @@ fn tail_ends_after_the_events_that_were_asked_for() {
 #[test]
 fn tail_shows_json_when_asked_to() {
     skip_without_kernel!();
-    let output = with_programs_running(&["tail", "--standalone", "-o", "json", "-n", "2", "--kind", "process.exec"]);
+    let output =
+        with_programs_running(&["tail", "--standalone", "-o", "json", "-n", "2", "--kind", "process.exec"]);
     assert!(output.status.success(), "{output:?}");
     let lines: Vec<Value> =
         text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -148,7 +149,8 @@ fn colours_are_for_terminals_that_want_them() {
 #[test]
 fn what_a_process_is_called_cannot_control_the_terminal() {
     skip_without_kernel!();
-    let mut child = nightjar(["tail", "--standalone", "--kind", "process.exec"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        nightjar(["tail", "--standalone", "--kind", "process.exec"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let (found, shown) = mpsc::channel();
     thread::spawn(move || {
@@ -236,7 +238,15 @@ fn events_are_appended_to_a_file_that_only_root_reads() {
     let path = folder.path().join("events.json");
     std::fs::write(&path, "{\"kept\":true}\n").unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let output = with_programs_running(&["run", "--json", path.to_str().unwrap(), "--instance", &instance(), "--duration", "1s"]);
+    let output = with_programs_running(&[
+        "run",
+        "--json",
+        path.to_str().unwrap(),
+        "--instance",
+        &instance(),
+        "--duration",
+        "1s",
+    ]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(output.stdout, b"");
     let written = std::fs::read_to_string(&path).unwrap();
@@ -246,7 +256,17 @@ fn events_are_appended_to_a_file_that_only_root_reads() {
 
     let new = folder.path().join("new.json");
     assert!(
-        with_programs_running(&["run", "--json", new.to_str().unwrap(), "--instance", &instance(), "--duration", "0s"]).status.success()
+        with_programs_running(&[
+            "run",
+            "--json",
+            new.to_str().unwrap(),
+            "--instance",
+            &instance(),
+            "--duration",
+            "0s"
+        ])
+        .status
+        .success()
     );
     assert_eq!(new.metadata().unwrap().permissions().mode() & 0o777, 0o600);
 }

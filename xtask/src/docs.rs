@@ -33,7 +33,10 @@ pub fn run(workspace: &Workspace, check: bool) -> anyhow::Result<()> {
     write(&program, &fresh)?;
     let stale = stale(&workspace.root, &fresh)?;
     if !stale.is_empty() {
-        bail!("not what the program says: {}; run `cargo xtask docs` and commit what it writes", stale.join(", "));
+        bail!(
+            "not what the program says: {}; run `cargo xtask docs` and commit what it writes",
+            stale.join(", ")
+        );
     }
     Ok(())
 }
@@ -48,7 +51,8 @@ fn stale(root: &Path, fresh: &Path) -> anyhow::Result<Vec<String>> {
     let mut stale = Vec::new();
     for folder in FOLDERS {
         for name in files(&fresh.join(folder))? {
-            let same = fs::read(root.join(folder).join(&name)).ok() == fs::read(fresh.join(folder).join(&name)).ok();
+            let same =
+                fs::read(root.join(folder).join(&name)).ok() == fs::read(fresh.join(folder).join(&name)).ok();
             if !same {
                 stale.push(format!("{folder}/{}", name.display()));
             }

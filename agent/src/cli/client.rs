@@ -89,7 +89,9 @@ pub(super) fn refused(path: &Path, status: &tonic::Status) -> anyhow::Error {
         Code::InvalidArgument | Code::NotFound | Code::PermissionDenied | Code::ResourceExhausted => {
             anyhow!("{}", status.message())
         }
-        Code::Unavailable if !status.message().is_empty() => anyhow!("{}: {}", path.display(), status.message()),
+        Code::Unavailable if !status.message().is_empty() => {
+            anyhow!("{}: {}", path.display(), status.message())
+        }
         _ => anyhow!("the agent on {} does not answer as it should: {}", path.display(), status.message()),
     }
 }

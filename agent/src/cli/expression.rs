@@ -86,6 +86,7 @@ impl Expression {
     }
 
     /// Whether the expression is true of `event`. It is not where it cannot be worked out.
+    #[must_use]
     pub fn fits(&self, event: &Event) -> bool {
         let values = Values {
             event,
@@ -108,6 +109,7 @@ impl Expression {
 
     /// Why the expression could not be worked out for an event, the first time that this was so. Absent fields
     /// are no such reason.
+    #[must_use]
     pub fn first_error(&self) -> Option<&str> {
         self.first_error.get().map(String::as_str)
     }

@@ -92,7 +92,8 @@ impl Docs {
         }
         pages(&self.root.join("docs/man"))?;
         let completions = self.root.join("deploy/completions");
-        fs::create_dir_all(&completions).with_context(|| format!("cannot create {}", completions.display()))?;
+        fs::create_dir_all(&completions)
+            .with_context(|| format!("cannot create {}", completions.display()))?;
         for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
             clap_complete::generate_to(shell, &mut Cli::command(), "nightjar", &completions)
                 .with_context(|| format!("cannot write to {}", completions.display()))?;

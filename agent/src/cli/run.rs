@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     config::{self, Config, Flag, Loaded as Configuration},
-    export::{Export, Json, JsonFile},
+    export::{Json, JsonFile},
     kernel,
     pipeline::Kinds,
     server::{self, About, Answers, Serving, Socket},
@@ -35,7 +35,7 @@ use crate::{
 /// Where locks and sockets are.
 const RUN_FOLDER: &str = "/run/nightjar";
 /// The agent has no end of its own.
-const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const FOREVER: Duration = Duration::from_hours(100 * 365 * 24);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -100,18 +100,19 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<()> {
         None
     };
     let drop_privileges = config.privileges.drop;
-    let loaded =
-        Loaded::load(&settings::kernel_options(config), settings::asked(config)?, settings::bounds(config), || {
-            give_up_privileges(drop_privileges)
-        })?;
+    let loaded = Loaded::load(
+        &settings::kernel_options(config),
+        settings::asked(config)?,
+        settings::bounds(config),
+        || give_up_privileges(drop_privileges),
+    )?;
     // With the rights that will rotate it.
-    let (stream, file) = open(config)?;
+    let destinations = open(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let config_file = global.config.clone();
     let duration = arguments.duration.map(Period::duration);
-    let destinations = Destinations { stream, file, history: settings::history(config) };
+    let setup = Setup { config_file: global.config.clone(), flags, configuration, log, notifier };
     let report = runtime.block_on(async move {
-        let agent = Agent::start(config_file, flags, configuration, log, notifier, loaded, destinations, socket).await?;
+        let agent = Agent::start(setup, loaded, destinations, socket).await?;
         agent.run(duration.unwrap_or(FOREVER)).await
     })?;
     report.tell();
@@ -132,12 +133,14 @@ pub(super) fn give_up_privileges(drop: bool) -> Result<()> {
 }
 
 /// Outputs as the configuration has them.
-fn open(config: &Config) -> Result<(Option<Box<dyn Export>>, Option<JsonFile>)> {
-    Ok(match &config.json.file {
-        None => (None, None),
-        Some(path) if path == Path::new(STDOUT) => (Some(Box::new(Json::new(io::stdout()))), None),
-        Some(path) => (None, Some(open_file(path, config)?)),
-    })
+fn open(config: &Config) -> Result<Destinations> {
+    let mut to = Destinations { history: settings::history(config), ..Destinations::default() };
+    match &config.json.file {
+        None => {}
+        Some(path) if path == Path::new(STDOUT) => to.stream = Some(Box::new(Json::new(io::stdout()))),
+        Some(path) => to.file = Some(open_file(path, config)?),
+    }
+    Ok(to)
 }
 
 fn open_file(path: &Path, config: &Config) -> Result<JsonFile> {
@@ -156,13 +159,18 @@ fn open_file(path: &Path, config: &Config) -> Result<JsonFile> {
     Ok(file)
 }
 
-/// A running agent.
-struct Agent {
+/// Where the configuration comes from, and whom to tell what becomes of it.
+struct Setup {
     config_file: Option<PathBuf>,
     flags: Vec<Flag>,
     configuration: Configuration,
     log: Log,
     notifier: Notifier,
+}
+
+/// A running agent.
+struct Agent {
+    setup: Setup,
     watch: Watch,
     answers: Answers,
     _socket: Option<Serving>,
@@ -190,18 +198,15 @@ impl Signals {
 
 impl Agent {
     async fn start(
-        config_file: Option<PathBuf>,
-        flags: Vec<Flag>,
-        configuration: Configuration,
-        log: Log,
-        notifier: Notifier,
+        setup: Setup,
         mut loaded: Loaded,
         destinations: Destinations,
         socket: Option<Socket>,
     ) -> Result<Self> {
-        let config = &configuration.config;
+        let config = &setup.configuration.config;
         if settings::carries_log(config) {
-            kernel::spawn_log(loaded.kernel_mut().ebpf_mut()).context("cannot read the kernel programs' log")?;
+            kernel::spawn_log(loaded.kernel_mut().ebpf_mut())
+                .context("cannot read the kernel programs' log")?;
         }
         let watch = loaded.watch(destinations)?;
         let about = About::default();
@@ -212,7 +217,7 @@ impl Agent {
             status.host = rustix::system::uname().nodename().to_string_lossy().into_owned();
             status.started = Some(SystemTime::now().into());
             status.configuration = Some(v1::Configuration {
-                files: files(&configuration),
+                files: files(&setup.configuration),
                 loaded: Some(SystemTime::now().into()),
                 ..v1::Configuration::default()
             });
@@ -223,14 +228,14 @@ impl Agent {
             Some(address) => Some(server::listen_for_metrics(address, &answers).await?),
             None => None,
         };
-        Ok(Self { config_file, flags, configuration, log, notifier, watch, answers, _socket: socket, metrics })
+        Ok(Self { setup, watch, answers, _socket: socket, metrics })
     }
 
     async fn run(mut self, duration: Duration) -> Result<crate::watch::Report> {
         let mut signals = Signals::listen()?;
-        let mut watchdog = Watchdog::new(&self.notifier);
+        let mut watchdog = Watchdog::new(&self.setup.notifier);
         let end = Instant::now() + duration;
-        self.notifier.ready(&self.line());
+        self.setup.notifier.ready(&self.line());
         let patience = loop {
             tokio::select! {
                 () = self.watch.over() => break Patience::WhileItMoves,
@@ -238,11 +243,11 @@ impl Agent {
                 _ = signals.interrupt.recv() => break Patience::WhileItMoves,
                 _ = signals.terminate.recv() => break Patience::Seconds,
                 _ = signals.hangup.recv() => self.reload().await,
-                () = watchdog.due() => watchdog.ping(&self.notifier, self.answers.handle.progress()),
+                () = watchdog.due() => watchdog.ping(&self.setup.notifier, self.answers.handle.progress()),
             }
         };
-        let Self { watch, notifier, .. } = self;
-        notifier.stopping("handing over what is under way");
+        let Self { setup, watch, .. } = self;
+        setup.notifier.stopping("handing over what is under way");
         tokio::select! {
             report = watch.stop(patience) => report,
             _ = signals.interrupt.recv() => bail!("interrupted twice: what was under way is lost"),
@@ -251,14 +256,14 @@ impl Agent {
 
     /// Reads the configuration again. What is wrong with it is told, and the agent goes on as before.
     async fn reload(&mut self) {
-        self.notifier.reloading();
+        self.setup.notifier.reloading();
         match self.try_reload().await {
             Ok(pending) => {
                 info!("the configuration was read again");
                 for setting in &pending {
                     warn!("{setting} counts from the next start on");
                 }
-                let files = files(&self.configuration);
+                let files = files(&self.setup.configuration);
                 self.answers.about.update(|status| {
                     let configuration = status.configuration.get_or_insert_default();
                     configuration.files = files;
@@ -269,19 +274,21 @@ impl Agent {
                 });
             }
             Err(refused) => {
-                error!("the configuration is refused, the agent goes on with the one that it has:\n{refused:#}");
+                error!(
+                    "the configuration is refused, the agent goes on with the one that it has:\n{refused:#}"
+                );
                 self.answers.about.update(|status| {
                     status.configuration.get_or_insert_default().refused = format!("{refused:#}");
                 });
             }
         }
-        self.notifier.ready(&self.line());
+        self.setup.notifier.ready(&self.line());
     }
 
     /// Does as the files say now; gives what has to wait for the next start. Whatever can fail comes first.
     async fn try_reload(&mut self) -> Result<Vec<String>> {
-        let mut new = settings::load(self.config_file.as_ref(), &self.flags)?;
-        let old = &self.configuration.config;
+        let mut new = settings::load(self.setup.config_file.as_ref(), &self.setup.flags)?;
+        let old = &self.setup.configuration.config;
         let mut pending = config::needs_restart(old, &new.config);
         let is_stdout = |config: &Config| config.json.file.as_deref() == Some(Path::new(STDOUT));
         if is_stdout(old) != is_stdout(&new.config) {
@@ -309,7 +316,7 @@ impl Agent {
         let wanted = move |plan: &kernel::SensorPlan| kinds.include(plan.sensor.name());
         let (sensors, programs) = self.watch.adjust(wanted).await?;
 
-        self.log.follow(config);
+        self.setup.log.follow(config);
         if let Some(metrics) = metrics {
             self.metrics = metrics;
         }
@@ -321,13 +328,13 @@ impl Agent {
             sensors,
             programs,
         });
-        self.configuration = new;
+        self.setup.configuration = new;
         Ok(pending)
     }
 
     /// For `systemctl status`.
     fn line(&self) -> String {
-        let config = &self.configuration.config;
+        let config = &self.setup.configuration.config;
         match &config.json.file {
             Some(file) => format!("watching; events go to {}", file.display()),
             None => "watching; events go to whoever asks".to_owned(),

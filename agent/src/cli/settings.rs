@@ -45,7 +45,11 @@ pub(super) fn known_kinds() -> Vec<&'static str> {
 
 fn level(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    if LEVELS.contains(&text) { Ok(text.to_owned()) } else { Err(format!("use one of {}", LEVELS.join(", "))) }
+    if LEVELS.contains(&text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("use one of {}", LEVELS.join(", ")))
+    }
 }
 
 /// A setting from a flag.

@@ -8,10 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use nightjar_proto::{
-    agent::v1::GetStatusRequest,
-    v1::Status,
-};
+use nightjar_proto::{agent::v1::GetStatusRequest, v1::Status};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
@@ -20,7 +17,6 @@ use super::{
     status_view::{self, Health},
     tail::style,
 };
-use crate::export::compact::Style;
 
 /// The agent does not do all that it should.
 const DEGRADED: u8 = 3;
@@ -71,10 +67,7 @@ async fn ask(target: &Target) -> Result<Status> {
 
 fn shown(status: &Status, output: Output) -> String {
     match output {
-        Output::Text => {
-            let Style { colour, width } = style();
-            status_view::render(status, status_view::Style { colour, width })
-        }
+        Output::Text => status_view::render(status, style()),
         Output::Json => nightjar_proto::status_to_json(status) + "\n",
     }
 }
@@ -92,7 +85,7 @@ async fn watch(arguments: &Arguments, every: Duration) -> Result<()> {
             Err(error) => return Err(error),
         };
         let drawn = match &screen {
-            Some(screen) => screen.draw(&text),
+            Some(_) => Screen::draw(&text),
             None => print(&text),
         };
         match drawn {
@@ -131,7 +124,7 @@ impl Screen {
     }
 
     /// Draws over what was there, line by line, so that nothing flickers.
-    fn draw(&self, text: &str) -> Result<()> {
+    fn draw(text: &str) -> Result<()> {
         let rows = rustix::termios::tcgetwinsize(io::stdout()).map_or(24, |size| usize::from(size.ws_row));
         let mut drawn = "\x1b[H".to_owned();
         for line in text.lines().take(rows.saturating_sub(1)) {

@@ -8,14 +8,7 @@ use std::fmt::Write as _;
 use nightjar_proto::v1::{Configuration, Drops, Flow, Losses, OutputStatus, Resources, Status};
 use prost_types::Timestamp;
 
-/// How the page looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Style {
-    /// With colours.
-    pub colour: bool,
-    /// Columns of the terminal; lines are cut to it. `None`: not cut.
-    pub width: Option<usize>,
-}
+use crate::export::compact::{Style, shown};
 
 /// Whether somebody has to look at the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +21,7 @@ pub enum Health {
 
 /// Whether all is well: nothing was lost, what is counted adds up, all outputs work, the configuration is the
 /// one in the files, and a hook serves every sensor.
+#[must_use]
 pub fn health(status: &Status) -> Health {
     let clock = Clock::of(status);
     let mut wrong = Vec::new();
@@ -67,6 +61,7 @@ pub fn health(status: &Status) -> Health {
 }
 
 /// The page, each line with its end.
+#[must_use]
 pub fn render(status: &Status, style: Style) -> String {
     let clock = Clock::of(status);
     let mut page = Page { style, text: String::new() };
@@ -172,7 +167,8 @@ fn outputs(page: &mut Page, outputs: &[OutputStatus], clock: Clock) {
     page.section("outputs");
     let rows = outputs.iter().map(|output| {
         let lost = if output.lost > 0 { format!("{} lost", count(output.lost)) } else { String::new() };
-        let kept = if output.kept_files > 0 { format!("{} older kept", output.kept_files) } else { String::new() };
+        let kept =
+            if output.kept_files > 0 { format!("{} older kept", output.kept_files) } else { String::new() };
         vec![
             left(&shown(&output.name)),
             right(format!("{} events", count(output.events))),
@@ -209,7 +205,8 @@ fn sensors(page: &mut Page, status: &Status) {
     let mut rows = Vec::new();
     for sensor in &status.sensors {
         let served = !sensor.hook.is_empty();
-        let hook = if served { left(&shown(&sensor.hook)) } else { Cell { colour: LOST, ..left("NOT SERVED") } };
+        let hook =
+            if served { left(&shown(&sensor.hook)) } else { Cell { colour: LOST, ..left("NOT SERVED") } };
         rows.push(vec![left(&shown(&sensor.name)), hook, left(&shown(&sensor.worth))]);
         for refused in &sensor.refused {
             let reason = format!("{}: {}", shown(&refused.hook), shown(&refused.reason));
@@ -225,7 +222,8 @@ fn hooks(page: &mut Page, status: &Status) {
     }
     page.section("hooks");
     let head = ["", "seen", "filtered", "aggregated", "submitted", "dropped"];
-    let mut rows = vec![head.iter().map(|word| Cell { colour: MINOR, ..right((*word).to_owned()) }).collect()];
+    let mut rows =
+        vec![head.iter().map(|word| Cell { colour: MINOR, ..right((*word).to_owned()) }).collect()];
     for hook in &status.hooks {
         let dropped: u64 = hook.dropped.iter().map(|drops| drops.count).fold(0, u64::saturating_add);
         rows.push(vec![
@@ -272,17 +270,22 @@ fn tables(page: &mut Page, status: &Status) {
     page.section("tables");
     let rows = status.tables.iter().map(|table| {
         let full = share(table.entries, table.bound).max(share(table.bytes, table.bytes_bound));
-        let colour = if full >= Some(90) { WARNED } else { None };
         let of = |part: String, bound: String, bounded: bool| {
             if bounded { format!("{part} of {bound}") } else { part }
+        };
+        // Not all tables know what their entries take.
+        let memory = if table.bytes == 0 && table.bytes_bound == 0 {
+            String::new()
+        } else {
+            of(bytes(table.bytes), bytes(table.bytes_bound), table.bytes_bound > 0)
         };
         let evicted =
             if table.evicted > 0 { format!("{} evicted", count(table.evicted)) } else { String::new() };
         vec![
             left(&shown(&table.name)),
-            Cell { colour, ..right(full.map(|full| format!("{full}%")).unwrap_or_default()) },
+            right(full.map(|full| format!("{full}%")).unwrap_or_default()),
             right(of(count(table.entries), count(table.bound), table.bound > 0)),
-            right(of(bytes(table.bytes), bytes(table.bytes_bound), table.bytes_bound > 0)),
+            right(memory),
             Cell { colour: WARNED, ..right(evicted) },
         ]
     });
@@ -295,13 +298,14 @@ fn tail_readers(page: &mut Page, status: &Status, clock: Clock) {
     }
     page.section("tail readers");
     let rows = status.tail_readers.iter().map(|reader| {
-        let missed = if reader.missed > 0 { format!("{} missed", count(reader.missed)) } else { String::new() };
+        let missed =
+            if reader.missed > 0 { format!("{} missed", count(reader.missed)) } else { String::new() };
         vec![
             left(&format!("pid {}", reader.pid)),
             left(&format!("uid {}", reader.uid)),
             right(format!("{} sent", count(reader.sent))),
             Cell { colour: WARNED, ..right(missed) },
-            left(&reader.since.map(|since| format!("since {}", clock.ago(since))).unwrap_or_default()),
+            left(&reader.since.map(|since| format!("for {}", clock.since(since))).unwrap_or_default()),
         ]
     });
     page.table(&rows.collect::<Vec<_>>());
@@ -390,7 +394,7 @@ fn bytes(number: u64) -> String {
     let Some((shift, unit)) = units.into_iter().find(|(shift, _)| number >> shift > 0) else {
         return format!("{number} B");
     };
-    let tenths = (number & ((1 << shift) - 1)) * 10 >> shift;
+    let tenths = ((number & ((1 << shift) - 1)) * 10) >> shift;
     format!("{}.{tenths} {unit}", number >> shift)
 }
 
@@ -580,7 +584,8 @@ impl Page {
     fn line(&mut self, parts: &[(&str, Option<Colour>)]) {
         let columns: usize = parts.iter().map(|(text, _)| length(text)).sum();
         let too_long = self.style.width.is_some_and(|width| columns > width);
-        let mut room = if too_long { self.style.width.unwrap_or_default().saturating_sub(1) } else { columns };
+        let mut room =
+            if too_long { self.style.width.unwrap_or_default().saturating_sub(1) } else { columns };
         for (text, colour) in parts {
             let text: String = text.chars().take(room).collect();
             room -= length(&text);
@@ -607,25 +612,6 @@ fn cut(text: &str, most: usize) -> String {
     text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// Text with everything that could act on a terminal, or hide, as an escape. The same as in
-/// `export::compact`.
-fn shown(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
-        if acts(c) {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-        shown
-    })
-}
-
-fn acts(c: char) -> bool {
-    // Control characters, and those that turn the direction of writing or join invisibly.
-    c.is_control()
-        || matches!(c, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{FEFF}')
-}
-
 #[cfg(test)]
 mod tests {
     use nightjar_proto::v1::{
@@ -635,12 +621,32 @@ mod tests {
     use super::*;
 
     /// 2026-08-20 10:00:00 and so many seconds.
-    fn at(seconds: i64) -> Option<Timestamp> {
-        Some(Timestamp { seconds: 1_787_220_000 + seconds, nanos: 0 })
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp { seconds: 1_787_220_000 + seconds, nanos: 0 }
     }
 
     fn drops(reason: &str, count: u64) -> Vec<Drops> {
         vec![Drops { reason: reason.to_owned(), count }]
+    }
+
+    fn sensors() -> Vec<Sensor> {
+        vec![
+            Sensor {
+                name: "process.exec".to_owned(),
+                hook: "tp_btf".to_owned(),
+                worth: "complete".to_owned(),
+                ..Sensor::default()
+            },
+            Sensor {
+                name: "process.credentials".to_owned(),
+                hook: "passing".to_owned(),
+                worth: "at the task's next exec or exit, without the call".to_owned(),
+                refused: vec![RefusedHook {
+                    hook: "tracepoint".to_owned(),
+                    reason: "tracefs is not there".to_owned(),
+                }],
+            },
+        ]
     }
 
     fn good() -> Status {
@@ -649,30 +655,14 @@ mod tests {
             instance: "default".to_owned(),
             pid: 123,
             host: "db1".to_owned(),
-            started: at(0),
-            taken: at(11_520),
+            started: Some(at(0)),
+            taken: Some(at(11_520)),
             configuration: Some(Configuration {
                 files: vec!["/etc/nightjar/nightjar.yaml".to_owned()],
-                loaded: at(0),
+                loaded: Some(at(0)),
                 ..Configuration::default()
             }),
-            sensors: vec![
-                Sensor {
-                    name: "process.exec".to_owned(),
-                    hook: "tp_btf".to_owned(),
-                    worth: "complete".to_owned(),
-                    ..Sensor::default()
-                },
-                Sensor {
-                    name: "process.credentials".to_owned(),
-                    hook: "passing".to_owned(),
-                    worth: "at the task's next exec or exit, without the call".to_owned(),
-                    refused: vec![RefusedHook {
-                        hook: "tracepoint".to_owned(),
-                        reason: "tracefs is not there".to_owned(),
-                    }],
-                },
-            ],
+            sensors: sensors(),
             hooks: vec![
                 HookCounts {
                     hook: "exec".to_owned(),
@@ -721,7 +711,7 @@ mod tests {
             tail_readers: vec![TailReader {
                 pid: 4242,
                 uid: 1000,
-                since: at(11_320),
+                since: Some(at(11_320)),
                 sent: 50,
                 ..TailReader::default()
             }],
@@ -741,6 +731,7 @@ mod tests {
                     bytes_bound: 8 << 20,
                     ..TableStatus::default()
                 },
+                TableStatus { name: "cgroups".to_owned(), entries: 5, bound: 4096, ..TableStatus::default() },
             ],
             lag: Some(Lag { mean_ns: 900_000, max_ns: 11_000_000 }),
             resources: Some(Resources {
@@ -757,8 +748,8 @@ mod tests {
         let mut status = good();
         status.losses = Some(Losses {
             total: 23,
-            first: at(-86_400),
-            last: at(11_320),
+            first: Some(at(-86_400)),
+            last: Some(at(11_320)),
             losses: vec![Loss {
                 hook: "exec".to_owned(),
                 reason: "ring_full".to_owned(),
@@ -767,11 +758,12 @@ mod tests {
             }],
         });
         status.hooks[0].dropped = drops("ring_full", 17);
-        status.identities[0] = Identity { holds: false, right: 6, under_way: 2, ..status.identities[0].clone() };
+        status.identities[0] =
+            Identity { holds: false, right: 6, under_way: 2, ..status.identities[0].clone() };
         status.outputs[0] = OutputStatus {
             lost: 6,
             failing: "no space left on device".to_owned(),
-            failing_since: at(11_120),
+            failing_since: Some(at(11_120)),
             lost_by_reason: drops("write_failed", 6),
             ..status.outputs[0].clone()
         };
@@ -819,9 +811,10 @@ sums that must hold
 tables
   processes  91%  15,000 of 16,384  175.7 KiB of 14.0 MiB  2 evicted
   history    50%               211     4.0 MiB of 8.0 MiB
+  cgroups     0%        5 of 4,096
 
 tail readers
-  pid 4242  uid 1000  50 sent  since 3m20s ago
+  pid 4242  uid 1000  50 sent  for 3m20s
 
 resources
   memory 30.0 MiB, rings 8.0 MiB, processor 2m0s (1.0% of one)
@@ -859,7 +852,7 @@ nightjar 0.1.0 \"default\" on db1, pid 123, up 3h12m: NOT ALL IS WELL
             "  exec         1,234,567                        1,234,567       17  ring_full 17\n",
             "  1 hold\n  DOES NOT HOLD of exec: seen = submitted: 5 is not 6 (they may be 2 apart)\n",
             "  process.credentials  NOT SERVED",
-            "  50 sent  3 missed  since",
+            "  50 sent  3 missed  for 3m20s\n",
             "loaded again once\n",
             "  changed, counts from the next start on: kernel.ring_size\n",
         ] {
@@ -905,8 +898,12 @@ nightjar 0.1.0 \"default\" on db1, pid 123, up 3h12m: NOT ALL IS WELL
     fn only_the_end_of_long_text_is_cut_at_80_columns() {
         let text = render(&bad(), Style { width: Some(80), colour: false });
         let cut: Vec<&str> = text.lines().filter(|line| line.ends_with('…')).collect();
-        assert_eq!(cut.len(), 1, "{cut:?}");
-        assert!(cut[0].starts_with("  json  1,234,530 events  2.8 MiB  6 lost  4 older kept  /var/log"), "{cut:?}");
+        let [output, sensor] = cut.as_slice() else { panic!("{cut:?}") };
+        assert!(
+            output.starts_with("  json  1,234,530 events  2.8 MiB  6 lost  4 older kept  /var/log"),
+            "{output}"
+        );
+        assert!(sensor.starts_with("  process.credentials  NOT SERVED  at the task's next exec"), "{sensor}");
     }
 
     #[test]
@@ -959,10 +956,10 @@ nightjar 0.1.0 \"default\" on db1, pid 123, up 3h12m: NOT ALL IS WELL
         status.resources.as_mut().unwrap().capabilities = vec![text()];
         let lines = render(&bad(), Style::default()).lines().count();
         let page = render(&status, Style::default());
-        assert!(page.chars().all(|c| c == '\n' || !acts(c)), "{page:?}");
+        assert!(page.lines().all(|line| line == shown(line)), "{page:?}");
         assert_eq!(page.lines().count(), lines + 1, "one refused hook more");
         let Health::Degraded(why) = health(&status) else { panic!("it is not well") };
-        assert!(why.iter().all(|why| !why.contains(acts)), "{why:?}");
+        assert!(why.iter().all(|why| *why == shown(why)), "{why:?}");
     }
 
     #[test]
@@ -994,7 +991,13 @@ nightjar 0.1.0 \"default\" on db1, pid 123, up 3h12m: NOT ALL IS WELL
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([0, 1023, 1536, 5 << 40].map(bytes), ["0 B", "1023 B", "1.5 KiB", "5.0 TiB"]);
         assert_eq!([5, 200, 11_520, 187_200].map(age), ["5s", "3m20s", "3h12m", "2d4h"]);
-        assert_eq!([0, 950_000, 3_250_000_000, 90_000_000_000].map(duration), ["0us", "950us", "3.2s", "1m30s"]);
-        assert_eq!([0, -1, 11_016, 20_685].map(date), ["1970-01-01", "1969-12-31", "2000-02-29", "2026-08-20"]);
+        assert_eq!(
+            [0, 950_000, 3_250_000_000, 90_000_000_000].map(duration),
+            ["0us", "950us", "3.2s", "1m30s"]
+        );
+        assert_eq!(
+            [0, -1, 11_016, 20_685].map(date),
+            ["1970-01-01", "1969-12-31", "2000-02-29", "2026-08-20"]
+        );
     }
 }

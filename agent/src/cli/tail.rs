@@ -123,8 +123,7 @@ enum Output {
 }
 
 pub(super) fn tail(global: &Global, arguments: &Arguments) -> Result<()> {
-    let condition =
-        arguments.condition.as_deref().map(Expression::compile).transpose().context("--where")?;
+    let condition = arguments.condition.as_deref().map(Expression::compile).transpose().context("--where")?;
     let request = arguments.request();
     selector(&request).map_err(|wrong| anyhow::anyhow!("--kind: {wrong}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -140,7 +139,7 @@ pub(super) fn tail(global: &Global, arguments: &Arguments) -> Result<()> {
         }
     }
     drop(runtime);
-    alone(global, arguments, request, condition)
+    alone(global, arguments, &request, condition)
 }
 
 impl Arguments {
@@ -180,7 +179,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 fn alone(
     global: &Global,
     arguments: &Arguments,
-    request: TailRequest,
+    request: &TailRequest,
     condition: Option<Expression>,
 ) -> Result<()> {
     let mut flags = arguments.overrides.flags();
@@ -192,15 +191,18 @@ fn alone(
     logging::start(global.verbose, config);
     note("loading sensors");
     let drop_privileges = config.privileges.drop;
-    let mut loaded =
-        Loaded::load(&settings::kernel_options(config), settings::asked(config)?, settings::bounds(config), || {
-            give_up_privileges(drop_privileges)
-        })?;
-    let selector = selector(&request).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
+    let mut loaded = Loaded::load(
+        &settings::kernel_options(config),
+        settings::asked(config)?,
+        settings::bounds(config),
+        || give_up_privileges(drop_privileges),
+    )?;
+    let selector = selector(request).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (report, told) = runtime.block_on(async {
         if settings::carries_log(config) {
-            kernel::spawn_log(loaded.kernel_mut().ebpf_mut()).context("cannot read the kernel programs' log")?;
+            kernel::spawn_log(loaded.kernel_mut().ebpf_mut())
+                .context("cannot read the kernel programs' log")?;
         }
         let mut watch = loaded.watch(Destinations::default())?;
         let who = Who { pid: std::process::id(), uid: rustix::process::getuid().as_raw() };

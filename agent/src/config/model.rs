@@ -51,6 +51,7 @@ pub struct Config {
     pub json: Json,
 
     /// The socket that `nightjar tail` and `nightjar status` speak to.
+    #[schemars(extend("x-restart" = true))]
     pub socket: Socket,
 
     /// Memory for the latest events, from which `nightjar tail --since` is served. `0` keeps none.
@@ -142,16 +143,17 @@ pub struct Redact {
     /// Whether secrets are masked. Without it passwords, tokens and keys in arguments get into the events as
     /// they are, and to everybody who may read those.
     pub enabled: bool,
-    /// Flags whose value is a secret, besides those that are known anyway. A dash or two in front as the
-    /// program wants it.
+    /// Flags whose value is a secret, besides those that are known anyway, of at least two letters: those of
+    /// one mean something else with each program. Case does not matter, nor how many dashes there are.
     #[schemars(schema_with = "shape::flags")]
     pub flags: Vec<String>,
     /// Names whose value is a secret where an argument or a variable is `NAME=value`, besides those that are
-    /// known anyway. Globs; case does not matter.
+    /// known anyway. Globs with at least two letters in a row; case does not matter.
     #[schemars(schema_with = "shape::names")]
     pub names: Vec<String>,
-    /// Regular expressions, in the syntax of the regex crate, for secrets that neither a flag nor a name
-    /// tells. What fits is masked.
+    /// Regular expressions, in the syntax of the Rust crate `regex`, for secrets that neither a flag nor a
+    /// name tells. They are looked for within each argument, in bytes: `.` is one byte, `\w` an ASCII letter,
+    /// digit or `_`. The first group is masked, or all that fits where there is none.
     ///
     /// ```yaml
     /// patterns:

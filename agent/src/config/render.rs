@@ -396,7 +396,7 @@ mod tests {
     fn what_is_shown_can_be_loaded_again() {
         for text in [
             "",
-            "redact: {patterns: [{name: \"a: #b\", regex: '\\d{3}\"'}], names: ['*', 'y']}\nhistory: 1000",
+            "redact: {patterns: [{name: \"a: #b\", regex: '\\d{3}\"'}], names: ['*no', 'no']}\nhistory: 1000",
             "filters: [{keep: {user: [0, '0', \"\\u2028é\"], container: '123'}}, {drop: {}}]",
             "json: {file: '-', rotate_size: 0, rotate_age: 0}\nmetrics: {listen: '[::1]:9464'}",
         ] {

@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, fs::File, io::Read, net::SocketAddr, path::PathBuf};
 
-use regex::RegexBuilder;
+use regex::bytes::RegexBuilder;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 use wildmatch::WildMatch;
@@ -19,8 +19,8 @@ use super::{
 const LONGEST_TEXT: usize = 4096;
 /// The most bytes of a path to a socket, `sun_path` without the zero at its end (unix(7)).
 const LONGEST_SOCKET_PATH: usize = 107;
-/// The most bytes that a compiled regular expression may take.
-const LARGEST_REGEX: usize = 1 << 20;
+/// The most bytes that a compiled regular expression may take, as with the one who looks for it.
+const LARGEST_REGEX: usize = 256 << 10;
 /// The most bytes that are read of `/etc/group`.
 const LARGEST_GROUP_FILE: u64 = 16 << 20;
 
@@ -100,14 +100,14 @@ pub(super) const TEXTS: &[Text] = &[
         check: "flag",
         is: "a flag with its dashes",
         example: "--pin",
-        pattern: Some("^-[^\\s=]+$"),
+        pattern: Some("^-+[A-Za-z0-9_.-]{2,}$"),
         fault: flag_fault,
     },
     Text {
         check: "name",
         is: "a name or a glob over names",
         example: "*_PIN",
-        pattern: Some("^[^\\s=]+$"),
+        pattern: Some("^[A-Za-z0-9_.*?-]{2,}$"),
         fault: name_fault,
     },
     Text {
@@ -188,7 +188,7 @@ shapes! {
         list(&rule, &json!({"maxItems": 1000, "examples": [[{"drop": {"exe": "/usr/bin/true"}}]]}))
     };
     environment = |_| {
-        let more = json!({"maxItems": 16, "uniqueItems": true, "examples": [["LD_PRELOAD"]]});
+        let more = json!({"maxItems": nightjar_abi::settings::ENVIRONMENT_NAMES, "uniqueItems": true, "examples": [["LD_PRELOAD"]]});
         list(&text("variable"), &more)
     };
     flags = |_| list(&text("flag"), &json!({"maxItems": 1000, "examples": [["--pin"]]}));
@@ -309,11 +309,16 @@ fn variable_fault(name: &str, _: &Host) -> Option<String> {
 }
 
 fn flag_fault(flag: &str, _: &Host) -> Option<String> {
-    if !flag.starts_with('-') || flag.trim_start_matches('-').is_empty() {
-        return Some(format!("{} is no flag; write it with its dashes, such as --pin", quoted(flag)));
+    if flag.contains(|c: char| c == '=' || c.is_whitespace()) {
+        return Some(format!(
+            "{} has more than a flag in it; write it without \"=\" and value",
+            quoted(flag)
+        ));
     }
-    flag.contains(|c: char| c == '=' || c.is_whitespace())
-        .then(|| format!("{} has more than a flag in it; write it without \"=\" and value", quoted(flag)))
+    let bare = flag.trim_start_matches('-');
+    let fits = flag.starts_with('-') && bare.len() > 1 && bare.chars().all(is_of_a_name);
+    let instead = "write it with its dashes and at least two letters, such as --pin";
+    (!fits).then(|| format!("{} is no flag that can be masked; {instead}", quoted(flag)))
 }
 
 fn name_fault(glob: &str, _: &Host) -> Option<String> {
@@ -323,12 +328,19 @@ fn name_fault(glob: &str, _: &Host) -> Option<String> {
             quoted(glob)
         ));
     }
-    empty_fault(glob)
+    let parts = || glob.split(['*', '?']);
+    let fits = parts().any(|part| part.len() > 1) && parts().all(|part| part.chars().all(is_of_a_name));
+    let instead = "write at least two letters of the name in a row, such as *_PIN";
+    (!fits).then(|| format!("{} does not tell which names to mask; {instead}", quoted(glob)))
+}
+
+fn is_of_a_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
 }
 
 fn regex_fault(regex: &str) -> Option<String> {
-    match RegexBuilder::new(regex).size_limit(LARGEST_REGEX).build() {
-        Ok(compiled) if compiled.is_match("") => Some(
+    match RegexBuilder::new(regex).unicode(false).size_limit(LARGEST_REGEX).build() {
+        Ok(compiled) if compiled.is_match(b"") => Some(
             "the regular expression fits no text at all, so it fits everywhere; write \"+\" for \"*\""
                 .to_owned(),
         ),
@@ -490,7 +502,8 @@ pub(super) mod tests {
             ("container", "*"),
             ("cgroup", "/system.slice/*"),
             ("variable", "_"),
-            ("flag", "-p"),
+            ("flag", "-pin"),
+            ("name", "PIN_*"),
             ("json-file", "-"),
             ("regex", "(?i)token-[a-z]+"),
             ("address", "[::1]:9464"),
@@ -546,11 +559,33 @@ pub(super) mod tests {
             "A=b",
             r#""A=b" is no name of a variable; write letters, digits and "_", no digit first"#,
         ),
-        ("flag", "pin", r#""pin" is no flag; write it with its dashes, such as --pin"#),
-        ("flag", "--", r#""--" is no flag; write it with its dashes, such as --pin"#),
+        (
+            "flag",
+            "pin",
+            r#""pin" is no flag that can be masked; write it with its dashes and at least two letters, such as --pin"#,
+        ),
+        (
+            "flag",
+            "-p",
+            r#""-p" is no flag that can be masked; write it with its dashes and at least two letters, such as --pin"#,
+        ),
+        (
+            "flag",
+            "--",
+            r#""--" is no flag that can be masked; write it with its dashes and at least two letters, such as --pin"#,
+        ),
         ("flag", "--pin=1", r#""--pin=1" has more than a flag in it; write it without "=" and value"#),
         ("name", "PIN=", r#""PIN=" has more than a name in it; write it without "=" and value"#),
-        ("name", "", "the text is empty; write something, or leave the setting out"),
+        (
+            "name",
+            "",
+            r#""" does not tell which names to mask; write at least two letters of the name in a row, such as *_PIN"#,
+        ),
+        (
+            "name",
+            "*N*",
+            r#""*N*" does not tell which names to mask; write at least two letters of the name in a row, such as *_PIN"#,
+        ),
         ("pattern-name", " ", "the text is empty; write something, or leave the setting out"),
         (
             "regex",

@@ -272,7 +272,8 @@ fn size(bytes: u64) -> String {
 }
 
 /// Text with everything that could act on a terminal, or hide, as an escape.
-fn shown(text: &str) -> String {
+#[must_use]
+pub fn shown(text: &str) -> String {
     if text.chars().all(|c| !acts(c)) {
         return text.to_owned();
     }

@@ -298,7 +298,9 @@ mod tests {
 
     fn next(queue: &Queue) -> Option<Batch> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(async { tokio::time::timeout(Duration::from_millis(50), queue.next()).await.ok().flatten() })
+        runtime.block_on(async {
+            tokio::time::timeout(Duration::from_millis(50), queue.next()).await.ok().flatten()
+        })
     }
 
     fn pids(batch: &Batch) -> Vec<u32> {
@@ -358,7 +360,10 @@ mod tests {
         let batch = next(&reader.queue).unwrap();
         assert_eq!((batch.events.len(), batch.missed), (fit, 5));
         hub.event(&event);
-        assert_eq!(next(&reader.queue).unwrap(), Batch { events: vec![event.encode_to_vec().into()], missed: 0 });
+        assert_eq!(
+            next(&reader.queue).unwrap(),
+            Batch { events: vec![event.encode_to_vec().into()], missed: 0 }
+        );
         assert_eq!(hub.readers()[0].sent, fit as u64 + 1);
     }
 

@@ -109,8 +109,11 @@ impl JsonFile {
     #[must_use]
     pub fn status(&self) -> v1::OutputStatus {
         let stats = self.file.stats();
-        let lost_by_reason: Vec<_> =
-            self.lost().into_iter().map(|(reason, count)| v1::Drops { reason: reason.to_owned(), count }).collect();
+        let lost_by_reason: Vec<_> = self
+            .lost()
+            .into_iter()
+            .map(|(reason, count)| v1::Drops { reason: reason.to_owned(), count })
+            .collect();
         v1::OutputStatus {
             name: "json".to_owned(),
             target: self.path.display().to_string(),

@@ -167,7 +167,13 @@ impl Kernel {
         }?;
         drop(btf);
         give_back_memory();
-        Ok(Self { ebpf, serving, ring_bytes: options.ring_bytes, controls: Some(controls), snapshot: Some(snapshot) })
+        Ok(Self {
+            ebpf,
+            serving,
+            ring_bytes: options.ring_bytes,
+            controls: Some(controls),
+            snapshot: Some(snapshot),
+        })
     }
 
     /// Which hook serves which sensor.
@@ -307,7 +313,9 @@ fn attach(
                 plan.sensor, candidate.kind, candidate.worth
             ),
             Some(_) => {}
-            None if plan.required => return Err(KernelError::NoHook { sensor: plan.sensor, reason: reasons }),
+            None if plan.required => {
+                return Err(KernelError::NoHook { sensor: plan.sensor, reason: reasons });
+            }
             None => warn!("{} is not watched: {reasons}", plan.sensor),
         }
         if serving.candidate.is_some_and(|candidate| candidate.kind == HookKind::TaskIterator) {

@@ -86,7 +86,8 @@ impl Match {
     /// Whether all conditions hold.
     #[must_use]
     pub fn fits(&self, facts: &Facts<'_>) -> bool {
-        let is_user = |(uid, name): &(u32, &str)| any(&self.users, name) || any(&self.users, &uid.to_string());
+        let is_user =
+            |(uid, name): &(u32, &str)| any(&self.users, name) || any(&self.users, &uid.to_string());
         any(&self.kinds, facts.kind)
             && any(&self.exes, facts.exe)
             && any(&self.containers, facts.container)
@@ -189,7 +190,11 @@ mod tests {
 
     #[test]
     fn all_conditions_of_a_rule_must_hold() {
-        let both = drop_if(Match { kinds: globs(&["process.*"]), exes: globs(&["/bin/*", "/usr/bin/l?"]), ..Match::default() });
+        let both = drop_if(Match {
+            kinds: globs(&["process.*"]),
+            exes: globs(&["/bin/*", "/usr/bin/l?"]),
+            ..Match::default()
+        });
         assert!(!both.keeps(&EXEC));
         assert!(both.keeps(&Facts { exe: "/usr/sbin/ls", ..EXEC }));
         assert!(both.keeps(&Facts { kind: "file.open", ..EXEC }));

@@ -188,7 +188,8 @@ impl Pipeline {
             Ok((kind, event)) => match sink.event(&event) {
                 Ok(()) => {
                     *self.stats.exported.entry(kind).or_default() += 1;
-                    self.stats.redacted += u64::from(event.process.is_some_and(|process| process.args_redacted));
+                    self.stats.redacted +=
+                        u64::from(event.process.is_some_and(|process| process.args_redacted));
                 }
                 Err(reason) => self.discard(reason),
             },
@@ -309,11 +310,13 @@ impl Pipeline {
         let (refused, evicted) = (self.stats.refused, self.table.stats().evicted);
         let own = [("undecodable", refused - self.told.0), ("table_full", evicted - self.told.1)];
         self.told = (refused, evicted);
-        losses.extend(own.iter().chain(unwritten).filter(|(_, count)| *count > 0).map(|(reason, count)| v1::Loss {
-            hook: "agent".to_owned(),
-            reason: (*reason).to_owned(),
-            count: *count,
-            kinds: vec!["process.*".to_owned()],
+        losses.extend(own.iter().chain(unwritten).filter(|(_, count)| *count > 0).map(|(reason, count)| {
+            v1::Loss {
+                hook: "agent".to_owned(),
+                reason: (*reason).to_owned(),
+                count: *count,
+                kinds: vec!["process.*".to_owned()],
+            }
         }));
         if losses.is_empty() {
             return None;
@@ -370,7 +373,9 @@ impl Pipeline {
                 let mut known = self.table.exec(info, image.clone().kept(), now).clone();
                 known.image = Arc::new(image);
                 let environment = self.environment(record);
-                self.make("process.exec", now, info, &known, |_| Body::Exec(Context::exec(record, environment)))
+                self.make("process.exec", now, info, &known, |_| {
+                    Body::Exec(Context::exec(record, environment))
+                })
             }
             Record::ExecFailed(record, filename) => {
                 let (info, now) = (&record.info, record.header.time);
@@ -578,7 +583,8 @@ impl Kinds {
     pub fn of(globs: &[String]) -> Result<Self, UnknownKind> {
         let mut kinds = Vec::new();
         for glob in globs {
-            let (wanted, pattern) = glob.strip_prefix('!').map_or((true, glob.as_str()), |rest| (false, rest));
+            let (wanted, pattern) =
+                glob.strip_prefix('!').map_or((true, glob.as_str()), |rest| (false, rest));
             let matcher = WildMatch::new(pattern);
             if !KINDS.iter().any(|kind| matcher.matches(kind.name)) {
                 return Err(UnknownKind(glob.clone()));

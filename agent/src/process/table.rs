@@ -258,9 +258,11 @@ impl Table {
     /// them, as far as they are known.
     #[must_use]
     pub fn tree(&self, pids: &[u32]) -> HashSet<u64> {
-        let roots = self.processes.iter().filter(|(_, process)| pids.contains(&process.task.pid) && !process.exited);
+        let roots =
+            self.processes.iter().filter(|(_, process)| pids.contains(&process.task.pid) && !process.exited);
         let mut tree: HashSet<u64> = roots.map(|(name, _)| *name).collect();
-        let parent = |process: &Process| process.parent.as_ref().map(|parent| self.identity.process(&parent.task));
+        let parent =
+            |process: &Process| process.parent.as_ref().map(|parent| self.identity.process(&parent.task));
         let links: Vec<_> =
             self.processes.iter().filter_map(|(name, process)| Some((parent(process)?, *name))).collect();
         // Children are mostly behind their parents in age, so few rounds are needed.

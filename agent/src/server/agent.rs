@@ -81,7 +81,8 @@ async fn feed(
     to: &mpsc::Sender<Result<TailResponse, Status>>,
 ) -> Result<(), mpsc::error::SendError<Result<TailResponse, Status>>> {
     let Subscription { queue, history, selector } = subscription;
-    let is_wanted = |event: &bytes::Bytes| Event::decode(event.clone()).is_ok_and(|event| selector.fits(&event));
+    let is_wanted =
+        |event: &bytes::Bytes| Event::decode(event.clone()).is_ok_and(|event| selector.fits(&event));
     send(history.into_iter().filter(is_wanted), 0, to).await?;
     loop {
         // A reader that goes away while nothing happens should not be kept.
@@ -115,7 +116,10 @@ async fn send(
     Ok(())
 }
 
-/// What a reader asks for, or what is wrong about it.
+/// What a reader asks for.
+///
+/// # Errors
+/// What is wrong about it, in words.
 pub fn selector(request: &TailRequest) -> Result<Selector, String> {
     if request.tree && request.pids.is_empty() {
         return Err("a tree needs a process ID that it begins with".to_owned());

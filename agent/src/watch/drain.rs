@@ -38,9 +38,16 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 const LONGEST_DRAIN: Duration = Duration::from_millis(50);
 
 /// What can be asked of the thread.
+#[expect(clippy::large_enum_variant, reason = "there are few")]
 pub(super) enum Command {
     /// To register a reader, who wants what is at most `back` old as well.
-    Subscribe { selector: Selector, who: Who, back: Duration, tree: bool, reply: oneshot::Sender<Option<Subscription>> },
+    Subscribe {
+        selector: Selector,
+        who: Who,
+        back: Duration,
+        tree: bool,
+        reply: oneshot::Sender<Option<Subscription>>,
+    },
     /// To tell how it is.
     Status(oneshot::Sender<v1::Status>),
     /// To do something else from now on.

@@ -9,11 +9,7 @@ use nightjar_abi::hook::{DropReason, Hook};
 use nightjar_proto::v1;
 
 use super::drain::Outputs;
-use crate::{
-    kernel::Sample,
-    pipeline::Pipeline,
-    process::Bounds,
-};
+use crate::{kernel::Sample, pipeline::Pipeline, process::Bounds};
 
 /// Seconds that rates and lags are told of.
 const WINDOW: usize = 10;
@@ -207,7 +203,8 @@ impl Meter {
     fn rates(&self) -> (u64, u64) {
         // The current second has no end yet.
         let ended = self.seconds.len() - 1;
-        let (Some(first), Some(last)) = (self.seconds.front(), ended.checked_sub(1).map(|n| self.seconds[n])) else {
+        let (Some(first), Some(last)) = (self.seconds.front(), ended.checked_sub(1).map(|n| self.seconds[n]))
+        else {
             return (0, 0);
         };
         let span = (ended as u64).saturating_sub(1);
@@ -317,7 +314,8 @@ mod tests {
     #[test]
     fn losses_are_summed_by_hook_and_reason() {
         let mut meter = meter();
-        let loss = v1::Loss { hook: "exec".to_owned(), reason: "ring_full".to_owned(), count: 2, kinds: Vec::new() };
+        let loss =
+            v1::Loss { hook: "exec".to_owned(), reason: "ring_full".to_owned(), count: 2, kinds: Vec::new() };
         for _ in 0..2 {
             meter.lost(&v1::Telemetry { losses: vec![loss.clone()], ..v1::Telemetry::default() });
         }

@@ -99,7 +99,9 @@ pub enum NoAnswer {
     #[error("the agent is stopping")]
     Stopping,
     /// An output or the machine holds it up.
-    #[error("the agent does not get to answer: whatever it writes to takes nothing, or the machine is overloaded")]
+    #[error(
+        "the agent does not get to answer: whatever it writes to takes nothing, or the machine is overloaded"
+    )]
     Busy,
 }
 
@@ -153,7 +155,8 @@ impl Loaded {
             Snapshot::Procfs => pipeline.procfs(),
         }
         info!("{} processes ran before", pipeline.table_stats().processes);
-        let (ring, counters, controls) = (kernel.take_ring()?, kernel.take_counters()?, kernel.take_controls()?);
+        let (ring, counters, controls) =
+            (kernel.take_ring()?, kernel.take_counters()?, kernel.take_controls()?);
         Ok(Self { kernel, ring, counters, controls, pipeline, bounds, since })
     }
 

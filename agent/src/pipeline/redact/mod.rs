@@ -8,9 +8,12 @@
 //! | the program it is given to | `programs`, `command`, `shell` | `mysql -px`, `sudo sh -c 'curl -u user:x …'` |
 //! | the configuration | `custom` | |
 //!
+//! `hints` finds where there may be any of these, and `mask` puts the marks in.
+//!
 //! What is masked becomes `<redacted:8-15>`, where the numbers are the class of its length in bytes; what is
 //! around it stays. Where it is not clear what a value is, it is masked, as a secret that has left cannot be
-//! called back.
+//! called back. Not masked: an operand that only its program knows to be a secret and that has no row, what
+//! is said in other languages (`expect`), and a value that looks like an option (`--password -x`).
 //!
 //! Whoever starts a program chooses its arguments, so all of this works in linear time, and can hide only
 //! what the arguments say, not that the program was run.
@@ -102,7 +105,8 @@ impl Redactor {
         settle(args, |args| self.mask_args(args)).map(Vec::into_boxed_slice)
     }
 
-    /// `NAME=value` of an environment variable with its secrets masked; `None` if there are none.
+    /// `NAME=value` of an environment variable with its secrets masked; `None` if there are none. It is taken
+    /// to be whole.
     #[must_use]
     pub fn text(&self, text: &[u8]) -> Option<Vec<u8>> {
         settle(text, |text| self.mask_variable(text))

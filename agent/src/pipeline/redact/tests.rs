@@ -1,6 +1,7 @@
-use std::time::Instant;
+use std::time::Duration;
 
 use proptest::{collection::vec, prelude::*, sample::select};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::*;
 
@@ -183,7 +184,7 @@ fn a_cut_anywhere_leaves_no_more_of_a_secret() {
 }
 
 #[test]
-fn every_alternative_of_a_row_is_taken() {
+fn every_row_of_every_program_masks() {
     let redactor = redactor();
     for program in programs::PROGRAMS {
         for name in program.names {
@@ -300,6 +301,13 @@ fn options_that_are_not_usable_are_told() {
 }
 
 #[test]
+fn a_text_that_does_not_settle_is_masked_whole() {
+    let grow = |text: &[u8]| Some([b"x".as_slice(), text].concat());
+    assert_eq!(settle(b"ab\0\0cd", grow).as_deref(), Some(b"<redacted:1-7>\0\0<redacted:1-7>".as_slice()));
+    assert_eq!(settle(b"ab", |_| None), None);
+}
+
+#[test]
 fn a_pattern_that_matches_everywhere_masks_the_rest() {
     let redactor =
         with(&Options { patterns: vec![("all".to_owned(), "x".to_owned())], ..Options::default() });
@@ -383,22 +391,28 @@ const FAR_REACHING: &[&str] = &[
     "hooks.slack.com/services/",
 ];
 
+/// What this thread has used, as others use the machine too.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).expect("it is not negative")
+}
+
 /// The time is compared to that of an eighth of the text, so that the machine does not matter: a linear search
 /// takes eight times as long for the whole, a quadratic one 64 times.
 #[test]
 fn hostile_arguments_take_linear_time() {
-    const LENGTH: usize = 64 << 10;
+    const LENGTH: usize = 32 << 10;
     const PART: usize = LENGTH / 8;
     const MOST: u32 = 25;
-    /// Others use the machine too.
+    /// Caches may be cold.
     const TRIES: usize = 5;
     let redactor = redactor();
     let time = |head: &str, piece: &str, length: usize| {
         let mut block = head.as_bytes().to_vec();
         block.extend(piece.repeat(length / piece.len()).into_bytes());
-        let started = Instant::now();
+        let started = processor_time();
         let _ = std::hint::black_box(redactor.args(std::hint::black_box(&block)));
-        started.elapsed()
+        processor_time().saturating_sub(started)
     };
     for piece in FAR_REACHING {
         for head in ["", "sh\0-c\0", "mysql\0", "curl\0-u\0", "docker\0", "xargs\0sh\0-c\0", "find\0-exec\0"]
@@ -549,7 +563,7 @@ fn holds(redactor: &Redactor, block: &[u8]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_comes_is_masked_once_and_for_all(block in pieces()) {
@@ -633,15 +647,15 @@ fn cost() {
     blocks.push(("harmless half of the corpus", all));
     for (name, blocks) in blocks {
         let batch = || {
-            let started = Instant::now();
+            let started = processor_time();
             for _ in 0..ROUNDS {
                 for block in &blocks {
                     std::hint::black_box(redactor.args(std::hint::black_box(block)));
                 }
             }
-            started.elapsed() / ROUNDS
+            processor_time().saturating_sub(started) / ROUNDS
         };
-        // The best of many, as others use the machine too.
+        // The best of many, as others use the caches too.
         let best = (0..BATCHES).map(|_| batch()).min().unwrap_or_default();
         let each = best / u32::try_from(blocks.len()).expect("a few hundred");
         let bytes = blocks.iter().map(Vec::len).sum::<usize>() / blocks.len();

@@ -48,6 +48,8 @@ pub fn memory_dir() -> PathBuf {
 /// An agent that watches. Dropped, it is killed.
 pub struct Agent {
     child: Child,
+    instance: String,
+    configuration: NamedTempFile,
     events: NamedTempFile,
     log: File,
     /// From its start until the first event was written.
@@ -96,10 +98,16 @@ impl Agent {
     pub fn start(program: &Path, kinds: &[&str]) -> Result<Self> {
         let events = NamedTempFile::with_prefix_in("nightjar-bench-", memory_dir())?;
         let log = tempfile::tempfile_in(memory_dir())?;
+        let instance = format!("bench-{}", std::process::id());
+        // One file, whatever its size: all of it is read at the end.
+        let configuration = NamedTempFile::with_prefix_in("nightjar-bench-", memory_dir())?;
+        fs::write(configuration.path(), "json: {rotate_size: 0, rotate_age: 0}\n")?;
         let mut args: Vec<OsString> = vec![
             "run".into(),
+            "--config".into(),
+            configuration.path().into(),
             "--instance".into(),
-            format!("bench-{}", std::process::id()).into(),
+            instance.as_str().into(),
             "--json".into(),
             events.path().into(),
         ];
@@ -115,7 +123,7 @@ impl Agent {
             .stderr(log.try_clone()?)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let mut agent = Self { child, events, log, first_event: Duration::ZERO };
+        let mut agent = Self { child, instance, configuration, events, log, first_event: Duration::ZERO };
 
         let canary = Program::new(Path::new("/bin/true"), "nightjar-bench-canary")?;
         while agent.written()? == 0 {
@@ -161,6 +169,15 @@ impl Agent {
         self.log.rewind()?;
         self.log.read_to_string(&mut text)?;
         Ok(text.trim().to_owned())
+    }
+
+    /// Has it read its configuration again, which is another than before.
+    pub fn reload(&self) -> Result<()> {
+        let path = self.configuration.path();
+        let before = fs::read_to_string(path)?;
+        let keep = if before.contains("keep: 3") { 4 } else { 3 };
+        fs::write(path, format!("json: {{rotate_size: 0, rotate_age: 0, keep: {keep}}}\n"))?;
+        kill_process(Pid::from_child(&self.child), Signal::HUP).context("cannot signal the agent")
     }
 
     pub fn cpu(&self) -> Result<Cpu> {
@@ -225,6 +242,58 @@ impl Agent {
         let summary = log.lines().last().unwrap_or_default().to_owned();
         let told = Told { summary, stopped_in, ..Told::default() };
         read(self.events.reopen()?, name, told)
+    }
+}
+
+/// `nightjar tail`, attached to an agent.
+pub struct Reader {
+    child: Child,
+    shown: File,
+}
+
+impl Reader {
+    /// Attaches one that writes all it is shown to a file in memory, and waits until it shows something.
+    pub fn attach(program: &Path, agent: &Agent) -> Result<Self> {
+        let shown = tempfile::tempfile_in(memory_dir())?;
+        let child = Command::new(program)
+            .args(["tail", "-o", "json", "--instance", &agent.instance])
+            .stdin(Stdio::null())
+            .stdout(shown.try_clone()?)
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let reader = Self { child, shown };
+        let canary = Program::new(Path::new("/bin/true"), "nightjar-bench-canary")?;
+        let begin = Instant::now();
+        while reader.shown.metadata()?.len() == 0 {
+            if begin.elapsed() > LONGEST_START {
+                bail!("the attached tail showed nothing in {LONGEST_START:?}");
+            }
+            canary.run()?;
+            sleep(Duration::from_millis(5));
+        }
+        Ok(reader)
+    }
+
+    /// Stops it; tells how many events it showed.
+    pub fn stop(mut self) -> Result<u64> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).context("cannot stop the tail")?;
+        self.child.wait()?;
+        self.shown.rewind()?;
+        let mut lines = 0;
+        for line in BufReader::new(&self.shown).split(b'\n') {
+            line?;
+            lines += 1;
+        }
+        Ok(lines)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // One that was stopped is gone, and both calls know.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -8,6 +8,7 @@ mod audit;
 mod exec;
 mod idle_syscall;
 mod machine;
+mod operator;
 mod producer;
 mod startup;
 mod stats;
@@ -38,6 +39,7 @@ struct Cli {
 enum Benchmark {
     Exec(exec::Arguments),
     IdleSyscall(idle_syscall::Arguments),
+    Operator(operator::Arguments),
     Startup(startup::Arguments),
     #[command(hide = true)]
     Produce(producer::Arguments),
@@ -65,6 +67,7 @@ fn run(benchmark: &Benchmark) -> Result<()> {
     match benchmark {
         Benchmark::Exec(arguments) => exec::run(arguments),
         Benchmark::IdleSyscall(arguments) => idle_syscall::run(arguments),
+        Benchmark::Operator(arguments) => operator::run(arguments),
         Benchmark::Startup(arguments) => startup::run(arguments),
         Benchmark::Produce(_) => Ok(()),
     }
