@@ -18,13 +18,15 @@ use std::{
 };
 
 use rustix::process::{Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
     event::{Event, Expect, Head, exec, shortened},
     os,
     run::{TRUE, quiet},
-    schema::wrong_with,
+    schema::{expect_status, wrong_with},
+    session::until,
 };
 
 /// How long an event may take on a machine that does many other things. What is promised is in `latency.rs`.
@@ -109,8 +111,43 @@ pub fn nightjar(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
 
 /// A name for an agent that no other has: all can run on one host.
 pub fn instance() -> String {
-    static STARTED: AtomicU32 = AtomicU32::new(0);
-    format!("test-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed))
+    let number = INSTANCES.fetch_add(1, Ordering::Relaxed);
+    if number == 0 {
+        os::at_exit(remove_run_files);
+    }
+    instance_name(number)
+}
+
+static INSTANCES: AtomicU32 = AtomicU32::new(0);
+
+fn instance_name(number: u32) -> String {
+    format!("test-{}-{number}", std::process::id())
+}
+
+/// Agents leave their lock files, and their sockets where they were killed.
+extern "C" fn remove_run_files() {
+    for number in 0..INSTANCES.load(Ordering::Relaxed) {
+        for extension in ["lock", "sock"] {
+            let _not_there = fs::remove_file(format!("/run/nightjar/{}.{extension}", instance_name(number)));
+        }
+    }
+}
+
+/// The socket of an agent of this name.
+#[must_use]
+pub fn socket_of(instance: &str) -> PathBuf {
+    format!("/run/nightjar/{instance}.sock").into()
+}
+
+/// What `nightjar status` says of an agent, which is as its schema says.
+#[must_use]
+pub fn status_of(instance: &str) -> Value {
+    /// Something was lost, or a configuration refused: told as well.
+    const DEGRADED: i32 = 3;
+    let output = nightjar(["status", "--instance", instance, "-o", "json"]).output().expect("a program");
+    let told = matches!(output.status.code(), Some(0 | DEGRADED));
+    assert!(told, "no status: {} {}", output.status, String::from_utf8_lossy(&output.stderr));
+    expect_status(&String::from_utf8_lossy(&output.stdout))
 }
 
 /// Numbers of the BPF programs that a process holds, by themselves or attached.
@@ -155,7 +192,12 @@ impl Agent {
     /// Starts `nightjar run --json -` with a configuration (YAML) and more arguments; comes back when it watches.
     #[must_use]
     pub fn configured(configuration: &str, args: &[&str]) -> Self {
-        let instance = instance();
+        Self::named(instance(), configuration, args)
+    }
+
+    /// As [`Agent::configured`], with the name of one that is gone.
+    #[must_use]
+    pub fn named(instance: String, configuration: &str, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join(CONFIGURATION);
         fs::write(&file, configuration).expect("a new file");
@@ -192,12 +234,25 @@ impl Agent {
 
     /// Makes sure that the agent that all tests of a file share runs. It shows events of all kinds.
     pub fn shared() {
+        Self::share("");
+    }
+
+    /// As [`Agent::shared`], with a configuration (YAML): that of whoever asks first.
+    pub fn share(configuration: &str) {
         SHARED.get_or_init(|| {
             os::at_exit(stop_shared);
-            let agent = Self::start(&["--kind", "process.*", "--ring-size", "64MiB"]);
+            let agent = Self::configured(configuration, &["--kind", "process.*", "--ring-size", "64MiB"]);
             SHARED_LOG.set(Arc::clone(&agent.log)).expect("set here only");
             Mutex::new(Some(agent))
         });
+    }
+
+    /// Name of the agent that all tests of a file share.
+    #[must_use]
+    pub fn shared_instance() -> String {
+        Self::shared();
+        let shared = locked(SHARED.get().expect("just started"));
+        shared.as_ref().expect("stopped at the end only").instance.clone()
     }
 
     /// Its configuration file.
@@ -210,6 +265,16 @@ impl Agent {
     pub fn reload(&self, configuration: &str) {
         fs::write(self.configuration(), configuration).expect("a file of ours");
         self.signal(Signal::HUP);
+    }
+
+    /// As [`Agent::reload`]; comes back when all that happens from then on is treated accordingly.
+    pub fn reload_and_wait(&self, configuration: &str) {
+        let reloads = || status_of(&self.instance)["configuration"]["reloads"].as_u64().unwrap_or(0);
+        let before = reloads();
+        self.reload(configuration);
+        until("the configuration is read again", || (reloads() > before).then_some(()));
+        // That answer may be from before the change; orders are obeyed one after another.
+        let _obeyed = status_of(&self.instance);
     }
 
     /// What it said on standard error so far.

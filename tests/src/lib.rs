@@ -18,17 +18,23 @@
 #![allow(clippy::must_use_candidate, reason = "what counts is often that it was waited for")]
 
 mod agent;
+mod cgroup;
 mod event;
 mod files;
 mod os;
 mod requirements;
 mod run;
 mod schema;
+mod service;
+mod session;
 
-pub use agent::{Agent, Summary, instance, nightjar, nightjar_path, programs_of};
+pub use agent::{Agent, Summary, instance, nightjar, nightjar_path, programs_of, socket_of, status_of};
+pub use cgroup::{Cgroup, cgroup_hierarchy};
 pub use event::{Event, Expect, Expected, credentials, exec, exec_failed, exit, fork, loss};
 pub use files::{copy_of, folder_for_all, make_executable, remove_cgroup};
 pub use os::{Ended, PseudoTerminal, await_exit, set_file_capabilities, status_of_wait};
 pub use requirements::{missing_for_kernel_tests, skip};
 pub use run::{Ran, Run, Running, TRUE, quiet, run, workload, workload_path};
-pub use schema::{expect_events, wrong_with};
+pub use schema::{expect_events, expect_status, wrong_with};
+pub use service::{Service, ServiceEnd, discarded, hook_count};
+pub use session::{Session, until};

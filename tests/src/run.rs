@@ -109,6 +109,15 @@ impl Run {
         self
     }
 
+    /// With these environment variables and no others, sorted by their names.
+    pub fn environment(
+        mut self,
+        variables: impl IntoIterator<Item = (impl AsRef<OsStr>, impl AsRef<OsStr>)>,
+    ) -> Self {
+        self.command.env_clear().envs(variables);
+        self
+    }
+
     /// As another user and group.
     pub fn as_user(mut self, uid: u32, gid: u32) -> Self {
         self.command.uid(uid).gid(gid);
@@ -201,6 +210,11 @@ impl Ran {
     /// Waits for an event of its process.
     pub fn expect_event(&self, expect: Expect) -> Event {
         shared::expect(&of(expect, self.pid), self.mark)
+    }
+
+    /// Waits for an event of another process, since it was started.
+    pub fn expect_event_of_another(&self, expect: &Expect) -> Event {
+        shared::expect(expect, self.mark)
     }
 
     /// All events of its process.

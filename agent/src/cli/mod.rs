@@ -2,6 +2,7 @@
 
 mod client;
 mod configuration;
+mod doctor;
 mod expression;
 mod generate;
 mod logging;
@@ -55,6 +56,8 @@ enum Command {
     Tail(tail::Arguments),
     /// Show how a running agent is doing
     Status(status::Arguments),
+    /// Say what this host allows, and prove it by real events
+    Doctor(doctor::Arguments),
     /// Check, show or document the configuration
     #[command(subcommand)]
     Config(configuration::Command),
@@ -100,6 +103,7 @@ impl Cli {
             Command::Run(arguments) => run::run(global, arguments)?,
             Command::Tail(arguments) => tail::tail(global, arguments)?,
             Command::Status(arguments) => return status::status(arguments),
+            Command::Doctor(arguments) => return doctor::doctor(global, arguments),
             Command::Config(command) => return configuration::configuration(global, command),
             Command::Schema(what) => what.print()?,
             Command::Completions(what) => what.print()?,

@@ -216,8 +216,12 @@ fn alone(
             tokio::select! {
                 batch = subscription.queue.next() => {
                     let Some(batch) = batch else { break };
-                    if writer.write(batch).await.is_break() {
-                        break;
+                    // Where nobody takes what is shown, this waits.
+                    tokio::select! {
+                        flow = writer.write(batch) => if flow.is_break() {
+                            break;
+                        },
+                        () = &mut end => break,
                     }
                 }
                 () = watch.over() => break,
@@ -228,7 +232,8 @@ fn alone(
         note("detaching sensors");
         let report = watch.stop(Patience::WhileItMoves).await?;
         while let Some(batch) = subscription.queue.next().await
-            && writer.write(batch).await.is_continue()
+            && let Ok(ControlFlow::Continue(())) =
+                tokio::time::timeout(LONGEST_STANDSTILL, writer.write(batch)).await
         {}
         Ok((report, writer.finish().await?))
     })?;
@@ -248,18 +253,23 @@ async fn attached(
     let mut end = pin!(end(arguments));
     let path = arguments.target.path();
     'agents: loop {
-        let mut events = match client.tail(request.clone()).await {
-            Ok(answer) => answer.into_inner(),
-            Err(status) => return Err(refused(&path, &status)),
+        let mut events = tokio::select! {
+            answer = client.tail(request.clone()) => match answer {
+                Ok(answer) => answer.into_inner(),
+                Err(status) => return Err(refused(&path, &status)),
+            },
+            () = &mut end => break,
         };
         loop {
             tokio::select! {
                 answer = events.message() => match answer {
-                    Ok(Some(TailResponse { events, missed })) => {
-                        if writer.write(Batch { events, missed }).await.is_break() {
+                    // Where nobody takes what is shown, this waits.
+                    Ok(Some(TailResponse { events, missed })) => tokio::select! {
+                        flow = writer.write(Batch { events, missed }) => if flow.is_break() {
                             break 'agents;
-                        }
-                    }
+                        },
+                        () = &mut end => break 'agents,
+                    },
                     // It stopped, or was killed.
                     Ok(None) | Err(_) => break,
                 },

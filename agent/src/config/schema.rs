@@ -221,6 +221,9 @@ mod tests {
         assert_eq!(
             restart,
             [
+                "socket.enabled",
+                "socket.path",
+                "socket.group",
                 "kernel.ring_size",
                 "kernel.log",
                 "tables.processes",

@@ -258,7 +258,7 @@ mod tests {
         u32::try_from(size_of::<Fork>()).unwrap()
     }
 
-    fn exec(tail: &[u8], spans: [(u16, u16); 6]) -> Vec<u8> {
+    fn exec(tail: &[u8], spans: [(u16, u16); 7]) -> Vec<u8> {
         let fixed = size_of::<Exec>();
         let mut bytes = vec![0; fixed];
         let total = u32::try_from(fixed + tail.len()).unwrap();
@@ -303,20 +303,22 @@ mod tests {
     fn texts_are_found_in_the_tail() {
         let fixed = u16::try_from(size_of::<Exec>()).unwrap();
         let bytes = exec(
-            b"/bin/lsls\0-l\0",
-            [(fixed, 7), (fixed, 0), (fixed, 0), (fixed, 0), (fixed, 0), (fixed + 7, 6)],
+            b"/bin/lsls\0-l\0A=1\0",
+            [(fixed, 7), (fixed, 0), (fixed, 0), (fixed, 0), (fixed, 0), (fixed + 7, 6), (fixed + 13, 4)],
         );
         let Record::Exec(record) = decode(&bytes).unwrap() else { panic!("not an exec") };
         assert_eq!(record.exe.bytes, b"/bin/ls");
         assert_eq!(record.args.bytes, b"ls\0-l\0");
+        assert_eq!(record.environment.bytes, b"A=1\0");
     }
 
     #[test]
     fn a_text_outside_the_tail_is_refused_by_name() {
         let fixed = u16::try_from(size_of::<Exec>()).unwrap();
-        let bytes = exec(b"abc", [(fixed, 3), (fixed, 4), (fixed, 0), (fixed, 0), (fixed, 0), (fixed, 0)]);
+        let none = (fixed, 0);
+        let bytes = exec(b"abc", [(fixed, 3), (fixed, 4), none, none, none, none, none]);
         assert_eq!(decode(&bytes).unwrap_err(), DecodeError::Span { field: "cwd", start: fixed, len: 4 });
-        let bytes = exec(b"abc", [(0, 3), (fixed, 0), (fixed, 0), (fixed, 0), (fixed, 0), (fixed, 0)]);
+        let bytes = exec(b"abc", [(0, 3), none, none, none, none, none, none]);
         assert!(matches!(decode(&bytes), Err(DecodeError::Span { field: "exe", .. })));
     }
 

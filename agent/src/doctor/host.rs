@@ -77,8 +77,7 @@ impl Host {
     }
 
     /// Whether this process may load kernel programs at all.
-    #[must_use]
-    pub fn may_watch(&self) -> bool {
+    pub(super) fn may_watch(&self) -> bool {
         let without = service::Capability::Bpf;
         let needed = [without, service::Capability::Perfmon];
         let missing = self.facts.missing.as_ref();
@@ -160,7 +159,7 @@ impl Host {
 pub(super) fn unread(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::NotFound => "it is not there",
-        ErrorKind::PermissionDenied => "it may only be read by root",
+        ErrorKind::PermissionDenied => "this process may not read it",
         ErrorKind::InvalidData => "it holds something else than expected",
         _ => "it cannot be read",
     }
@@ -190,7 +189,7 @@ pub(super) mod testing {
                 missing: Ok(Vec::new()),
                 memlock: None,
                 // 2026-08-20
-                now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_787_220_000),
+                now: SystemTime::UNIX_EPOCH + Duration::from_hours(496_450),
                 user: rustix::process::geteuid().as_raw(),
                 configuration: Ok(Config::default()),
             };

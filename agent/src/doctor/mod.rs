@@ -10,7 +10,7 @@ mod sensors;
 mod view;
 mod witness;
 
-pub use checks::examine;
+pub use checks::{examine, hindrance};
 pub use host::{Facts, Host};
 pub use sensors::{Refused, Sensor, sensors};
 use serde::Serialize;
@@ -147,7 +147,8 @@ mod tests {
     #[test]
     fn the_verdict_is_the_worst_of_all_and_what_is_not_known_counts_for_nothing() {
         let verdict = |results: &[Outcome]| {
-            Diagnosis::new(results.iter().map(|result| check(*result)).collect(), Vec::new(), Vec::new()).verdict
+            Diagnosis::new(results.iter().map(|result| check(*result)).collect(), Vec::new(), Vec::new())
+                .verdict
         };
         assert_eq!(verdict(&[Outcome::Ok, Outcome::Unknown]), Outcome::Ok);
         assert_eq!(verdict(&[Outcome::Unknown]), Outcome::Ok);
@@ -157,7 +158,7 @@ mod tests {
 
     #[test]
     fn an_event_that_did_not_come_is_a_failure() {
-        let proof = Proof { kind: "process.exec", seen: false, milliseconds: None };
+        let proof = Proof { kind: "process.exec", seen: false, milliseconds: None, served: true };
         let diagnosis = Diagnosis::new(vec![check(Outcome::Ok)], Vec::new(), vec![proof]);
         assert_eq!(diagnosis.verdict, Outcome::Failed);
         assert_eq!((diagnosis.count(Outcome::Failed), diagnosis.count(Outcome::Ok)), (1, 1));
@@ -175,10 +176,11 @@ mod tests {
             mend: "do".to_owned(),
         };
         let proofs = vec![
-            Proof { kind: "process.exec", seen: true, milliseconds: Some(1.25) },
-            Proof { kind: "process.exit", seen: false, milliseconds: None },
+            Proof { kind: "process.exec", seen: true, milliseconds: Some(1.25), served: true },
+            Proof { kind: "process.exit", seen: false, milliseconds: None, served: true },
         ];
-        let checks = vec![Finding::limited("found", "lost", "mend").of("tracefs"), Finding::ok("well").of("btf")];
+        let checks =
+            vec![Finding::limited("found", "lost", "mend").of("tracefs"), Finding::ok("well").of("btf")];
         assert_eq!(
             serde_json::to_value(Diagnosis::new(checks, vec![sensor], proofs)).unwrap(),
             json!({

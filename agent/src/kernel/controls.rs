@@ -1,5 +1,7 @@
 //! What can be changed while the kernel programs run.
 
+use std::io;
+
 use aya::maps::{Array, HashMap, MapData, MapError};
 use nightjar_abi::settings::{CgroupKey, Settings};
 
@@ -35,8 +37,9 @@ impl Controls {
             return self.cgroups.insert(key, what, 0);
         }
         match self.cgroups.remove(&key) {
-            Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
-            Err(error) => Err(error),
+            // Nothing was left out of it before.
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
         }
     }
 }

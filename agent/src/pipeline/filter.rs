@@ -148,11 +148,12 @@ impl Filter {
         ];
         let is_dropped = |kind: &str| {
             let decides = self.0.iter().find_map(|(action, conditions)| {
-                match conditions.fits_cgroup(kind, container, cgroup) {
-                    Some(false) => None,
-                    Some(true) => Some(*action),
-                    // Somebody else may be kept by it.
-                    None => Some(Action::Keep),
+                match (conditions.fits_cgroup(kind, container, cgroup), action) {
+                    (Some(true), action) => Some(*action),
+                    // Somebody may be kept by it.
+                    (None, Action::Keep) => Some(Action::Keep),
+                    // On whom it does not fit the rules below decide.
+                    (Some(false), _) | (None, Action::Drop) => None,
                 }
             });
             decides == Some(Action::Drop)
@@ -247,6 +248,10 @@ mod tests {
         let but_root = Match { users: globs(&["root"]), ..Match::default() };
         let filter = Filter::new(vec![(Action::Keep, but_root), (Action::Drop, nginx.clone())]);
         assert_eq!(filter.left_out_of("", EXEC.cgroup), 0);
+        // One of them may be dropped before: then all of them are.
+        let ls = Match { exes: globs(&["/usr/bin/ls"]), ..Match::default() };
+        let filter = Filter::new(vec![(Action::Drop, ls), (Action::Drop, nginx.clone())]);
+        assert_eq!(filter.left_out_of("", EXEC.cgroup), all);
         // By the program: it may be somebody's parent.
         let program = Match { exes: globs(&["/usr/bin/ls"]), ..nginx };
         assert_eq!(drop_if(program).left_out_of("", EXEC.cgroup), 0);

@@ -180,11 +180,11 @@ impl Pipeline {
     /// Takes one record; hands the event that it makes, if any, to `sink`.
     pub fn record(&mut self, bytes: &[u8], sink: &mut impl Sink) {
         self.stats.received += 1;
-        let result = match decode(bytes) {
-            Ok(record) => self.event(&record, sink),
+        let record = match decode(bytes) {
+            Ok(record) => record,
             Err(error) => return self.refuse(&error),
         };
-        match result {
+        match self.event(&record, sink) {
             Ok((kind, event)) => match sink.event(&event) {
                 Ok(()) => {
                     *self.stats.exported.entry(kind).or_default() += 1;
@@ -194,6 +194,10 @@ impl Pipeline {
                 Err(reason) => self.discard(reason),
             },
             Err(reason) => self.discard(reason),
+        }
+        // Whoever follows the process has seen its end by now.
+        if let Record::Exit(record) = &record {
+            sink.exit(self.identity.process(&record.info.task));
         }
     }
 
@@ -397,10 +401,7 @@ impl Pipeline {
             Record::Exit(record) => {
                 let (info, now) = (&record.info, record.header.time);
                 let known = self.table.exit(info, now).ok_or(Discard::NoEvent)?.clone();
-                let event =
-                    self.make("process.exit", now, info, &known, |context| Body::Exit(context.exit(record)));
-                sink.exit(self.identity.process(&info.task));
-                event
+                self.make("process.exit", now, info, &known, |context| Body::Exit(context.exit(record)))
             }
             Record::Credentials(record) => {
                 let (info, now) = (&record.info, record.header.time);
@@ -624,7 +625,7 @@ mod tests {
     fn a_glob_that_fits_nothing_is_refused_with_what_there_is() {
         for wrong in ["process.exce", "", "exec", "!exec"] {
             let error = kinds(&[wrong]).unwrap_err().to_string();
-            assert!(error.contains("there are process.exec, process.fork"), "{error}");
+            assert!(error.contains("there are process.exec, process.exec_failed"), "{error}");
         }
     }
 }

@@ -46,9 +46,11 @@ pub(super) fn release(host: &Host) -> Finding {
         Some(version) if version < FIRST_WITH_RINGS => {
             Finding::failed(found, "all: this kernel has no BPF ring buffers", NEWER_KERNEL)
         }
-        Some(version) if version < OLDEST => {
-            Finding::limited(found, "nobody tries releases before 5.10: what works here is luck", NEWER_KERNEL)
-        }
+        Some(version) if version < OLDEST => Finding::limited(
+            found,
+            "nobody tries releases before 5.10: what works here is luck",
+            NEWER_KERNEL,
+        ),
         Some(_) => Finding::ok(found),
     }
 }
@@ -155,7 +157,8 @@ pub(super) fn modules(host: &Host) -> Finding {
         Ok(Some(text)) if text.is_empty() => Finding::ok("none; no sensor needs one"),
         Ok(Some(text)) => {
             let has_bpf = text.split(',').any(|name| name == "bpf");
-            let bpf = if has_bpf { "bpf is among them" } else { "bpf is not among them, and no sensor needs it" };
+            let bpf =
+                if has_bpf { "bpf is among them" } else { "bpf is not among them, and no sensor needs it" };
             Finding::ok(format!("{}; {bpf}", text.split(',').collect::<Vec<_>>().join(", ")))
         }
     }
@@ -200,7 +203,9 @@ pub(super) fn perf_event_paranoid(host: &Host) -> Finding {
 pub(super) fn unprivileged_bpf(host: &Host) -> Finding {
     match setting(host, "kernel.unprivileged_bpf_disabled") {
         Err(finding) => finding,
-        Ok(0) => Finding::ok("0: ordinary users may load some kinds of programs too, which is not the agent's concern"),
+        Ok(0) => Finding::ok(
+            "0: ordinary users may load some kinds of programs too, which is not the agent's concern",
+        ),
         Ok(level) => Finding::ok(format!("{level}: only the privileged load programs")),
     }
 }
@@ -241,13 +246,13 @@ mod tests {
     use super::*;
     use crate::doctor::{Outcome, host::testing::Fixture};
 
-    fn of_release(release: &str) -> Finding {
-        super::release(&Fixture::new().file("/proc/sys/kernel/osrelease", release).host)
+    fn of_release(text: &str) -> Finding {
+        release(&Fixture::new().file("/proc/sys/kernel/osrelease", text).host)
     }
 
     #[test]
     fn the_release_decides() {
-        for (release, result) in [
+        for (text, result) in [
             ("4.18.0-553.el8_10.x86_64\n", Outcome::Failed),
             ("5.7.19", Outcome::Failed),
             ("5.8.0-63-generic", Outcome::Limited),
@@ -257,16 +262,16 @@ mod tests {
             ("rolling", Outcome::Unknown),
             ("", Outcome::Unknown),
         ] {
-            assert_eq!(of_release(release).result, result, "{release:?}");
+            assert_eq!(of_release(text).result, result, "{text:?}");
         }
-        assert_eq!(super::release(&Fixture::new().host).result, Outcome::Unknown);
+        assert_eq!(release(&Fixture::new().host).result, Outcome::Unknown);
         assert!(of_release("5.7.19").mend.contains("5.10"));
     }
 
     #[test]
     fn another_machine_is_named() {
         let fixture = Fixture::new().file("/proc/sys/kernel/osrelease", "6.12.1");
-        let finding = super::release(&fixture.facts(|facts| facts.machine = "aarch64".to_owned()).host);
+        let finding = release(&fixture.facts(|facts| facts.machine = "aarch64".to_owned()).host);
         assert_eq!(finding.result, Outcome::Failed);
         assert!(finding.found.contains("aarch64") && finding.mend.contains("x86-64"));
     }
@@ -276,7 +281,8 @@ mod tests {
         let none = btf(&Fixture::new().host);
         assert_eq!(none.result, Outcome::Failed);
         assert!(none.mend.contains("CONFIG_DEBUG_INFO_BTF"), "{none:?}");
-        let damaged = btf(&Fixture::new().file(KERNEL_BTF, "no BTF at all, but long enough for a header").host);
+        let damaged =
+            btf(&Fixture::new().file(KERNEL_BTF, "no BTF at all, but long enough for a header").host);
         assert_eq!(damaged.result, Outcome::Failed);
         assert!(damaged.found.contains("not BTF"), "{damaged:?}");
     }
@@ -326,7 +332,8 @@ mod tests {
 
     #[test]
     fn tracefs_that_is_closed_to_this_user_is_not_said_to_be_missing() {
-        let fixture = Fixture::new().file("/proc/self/mounts", "tracefs /sys/kernel/tracing tracefs rw 0 0\n");
+        let fixture =
+            Fixture::new().file("/proc/self/mounts", "tracefs /sys/kernel/tracing tracefs rw 0 0\n");
         let finding = tracefs(&fixture.without(Capability::DacReadSearch).without(Capability::SysAdmin).host);
         assert_eq!(finding.result, Outcome::Limited);
         assert!(finding.found.contains("closed to this user"), "{finding:?}");
@@ -345,7 +352,8 @@ mod tests {
             assert_eq!(lockdown(&fixture.host).result, result, "{text}");
         }
         assert_eq!(lockdown(&Fixture::new().host).result, Outcome::Unknown, "securityfs is not mounted");
-        let mounted = Fixture::new().file("/proc/self/mounts", "securityfs /sys/kernel/security securityfs rw 0 0");
+        let mounted =
+            Fixture::new().file("/proc/self/mounts", "securityfs /sys/kernel/security securityfs rw 0 0");
         assert_eq!(lockdown(&mounted.host), Finding::ok("this kernel has none"));
     }
 
@@ -361,11 +369,24 @@ mod tests {
     #[test]
     fn settings_of_the_kernel_matter_by_their_value() {
         type Look = fn(&Host) -> Finding;
-        let table: &[(&str, Look, &[(&str, Outcome)])] = &[
-            ("kernel/unprivileged_bpf_disabled", unprivileged_bpf, &[("0", Outcome::Ok), ("2\n", Outcome::Ok)]),
-            ("kernel/perf_event_paranoid", perf_event_paranoid, &[("-1", Outcome::Ok), ("2", Outcome::Ok), ("4", Outcome::Ok)]),
+        type Values = &'static [(&'static str, Outcome)];
+        let table: &[(&str, Look, Values)] = &[
+            (
+                "kernel/unprivileged_bpf_disabled",
+                unprivileged_bpf,
+                &[("0", Outcome::Ok), ("2\n", Outcome::Ok)],
+            ),
+            (
+                "kernel/perf_event_paranoid",
+                perf_event_paranoid,
+                &[("-1", Outcome::Ok), ("2", Outcome::Ok), ("4", Outcome::Ok)],
+            ),
             ("kernel/bpf_stats_enabled", statistics, &[("0", Outcome::Ok), ("1", Outcome::Limited)]),
-            ("net/core/bpf_jit_enable", jit, &[("0", Outcome::Limited), ("1", Outcome::Ok), ("2", Outcome::Limited)]),
+            (
+                "net/core/bpf_jit_enable",
+                jit,
+                &[("0", Outcome::Limited), ("1", Outcome::Ok), ("2", Outcome::Limited)],
+            ),
         ];
         for (path, look, values) in table {
             assert_eq!(look(&Fixture::new().host).result, Outcome::Unknown, "{path} is not there");

@@ -8,15 +8,15 @@ use std::{
 
 use super::bytes;
 use crate::{
-    config::Size,
     doctor::{Finding, host::Host},
     service::Capability,
 };
 
-/// While it starts: the kernel's type information is 20 MiB of it.
-const TO_START: u64 = 32 << 20;
-/// What the kernel keeps of each task's credentials, its scratch buffers, the program itself.
-const BESIDE: u64 = 48 << 20;
+/// What a start takes beside the ring, as measured with Linux 6.18: the kernel's type information, what its verifier
+/// takes meanwhile, and maps of 10 MiB and more.
+const TO_START: u64 = 68 << 20;
+/// Of this, maps.
+const MAPS: u64 = 16 << 20;
 /// Since then memory of maps counts for the control group. <https://git.kernel.org/torvalds/c/80ee81e0403c>
 const COUNTED_BY_CGROUP: (u32, u32) = (5, 11);
 /// Version 1 has no word for "no limit", but the largest number of pages that there can be.
@@ -44,10 +44,10 @@ pub(super) fn ring(host: &Host) -> Finding {
     let ring = config.kernel.ring_size.bytes();
     let tables = config.tables.process_memory.bytes().saturating_add(config.history.bytes());
     let least = ring.saturating_add(TO_START);
-    let most = ring.saturating_add(tables).saturating_add(BESIDE);
-    let found = format!("{} of ring, {} in all at most", Size::from_bytes(ring), bytes(most));
+    let most = least.saturating_add(tables);
+    let found = format!("{} of ring, {} in all at most", bytes(ring), bytes(most));
 
-    if let Some(locked) = locked_limit(host).filter(|locked| *locked < least) {
+    if let Some(locked) = locked_limit(host).filter(|locked| *locked < ring.saturating_add(MAPS)) {
         return Finding::failed(
             format!("{found}; only {} may be locked", bytes(locked)),
             "all: before Linux 5.11 the memory of maps counts as locked",
@@ -58,14 +58,23 @@ pub(super) fn ring(host: &Host) -> Finding {
         return Finding::ok(format!("{found}; no limit"));
     };
     let found = format!("{found}; {} may have {}", limit.of, bytes(limit.bytes));
-    let mend = format!("allow {} (`MemoryMax=` in a unit, a container's memory limit), or make kernel.ring_size smaller", bytes(most));
+    let mend = format!(
+        "allow {} (`MemoryMax=` in a unit, a container's memory limit), or make kernel.ring_size smaller",
+        bytes(most)
+    );
     if limit.bytes < least {
-        Finding::failed(found, "all: the kernel refuses the memory that the agent needs to start", mend)
+        Finding::failed(found, "all: the kernel ends the agent while it starts", mend)
     } else if limit.bytes < most {
         Finding::limited(found, "all, as soon as the tables are full: the kernel ends the agent then", mend)
     } else {
         Finding::ok(found)
     }
+}
+
+/// Whether this process itself is allowed what loading takes: the kernel ends one that takes more.
+pub(super) fn has_room(host: &Host) -> bool {
+    let least = host.config().kernel.ring_size.bytes().saturating_add(TO_START);
+    limit_of_this(host).is_none_or(|limit| limit.bytes >= least)
 }
 
 /// Bytes that may be locked, where that counts.
@@ -77,7 +86,8 @@ fn locked_limit(host: &Host) -> Option<u64> {
 
 /// The bound of the agent's service, running or not; without a service that of this process.
 fn limit(host: &Host) -> Option<Limit> {
-    let service = [(CGROUPS.to_owned(), "memory.max"), (format!("{CGROUPS}/memory"), "memory.limit_in_bytes")];
+    let service =
+        [(CGROUPS.to_owned(), "memory.max"), (format!("{CGROUPS}/memory"), "memory.limit_in_bytes")];
     for (tree, file) in service {
         if host.path(format!("{tree}{SERVICE}/{file}")).exists() {
             return lowest(host, &tree, SERVICE, file).map(|bytes| Limit { bytes, of: UNIT.to_owned() });
@@ -86,6 +96,10 @@ fn limit(host: &Host) -> Option<Limit> {
     if let Some(set) = of_unit(host) {
         return set.map(|bytes| Limit { bytes, of: format!("{UNIT} (MemoryMax=)") });
     }
+    limit_of_this(host)
+}
+
+fn limit_of_this(host: &Host) -> Option<Limit> {
     let text = host.read("/proc/self/cgroup").unwrap_or_default();
     let found = text.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -139,7 +153,7 @@ fn of_unit(host: &Host) -> Option<Option<u64>> {
         let (name, value) = line.trim().split_once('=')?;
         (name.trim() == "MemoryMax").then(|| value.trim())
     });
-    Some(values.last().and_then(of_systemd))
+    Some(values.reduce(|_, later| later).and_then(of_systemd))
 }
 
 /// `256M`, with systemd's suffixes, which are powers of 1024. A share of the host's memory is none that matters.
@@ -160,12 +174,15 @@ fn of_systemd(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::{Outcome, host::testing::Fixture};
+    use crate::{
+        config::Size,
+        doctor::{Outcome, host::testing::Fixture},
+    };
 
     #[test]
     fn without_a_limit_there_is_room() {
         let finding = ring(&Fixture::new().host);
-        assert_eq!(finding, Finding::ok("4MiB of ring, 68 MiB in all at most; no limit"));
+        assert_eq!(finding, Finding::ok("4 MiB of ring, 88 MiB in all at most; no limit"));
     }
 
     fn in_cgroup(own: &str, path: &str, limit: &str) -> Outcome {
@@ -178,7 +195,7 @@ mod tests {
         for (limit, result) in [
             ("max\n", Outcome::Ok),
             ("268435456\n", Outcome::Ok),
-            ("41943040", Outcome::Limited),
+            ("83886080", Outcome::Limited),
             ("1048576", Outcome::Failed),
         ] {
             for cgroup in ["/user.slice/session.scope", "/user.slice", ""] {
@@ -217,7 +234,7 @@ mod tests {
     fn of_a_service_that_does_not_run_the_unit_tells_with_its_changes() {
         let unit = |text: &str| Fixture::new().file("/usr/lib/systemd/system/nightjar.service", text);
         assert_eq!(ring(&unit("[Service]\nMemoryMax=256M\n").host).result, Outcome::Ok);
-        assert_eq!(ring(&unit("[Service]\nMemoryMax = 40M\n").host).result, Outcome::Limited);
+        assert_eq!(ring(&unit("[Service]\nMemoryMax = 80M\n").host).result, Outcome::Limited);
         assert_eq!(ring(&unit("[Service]\n#MemoryMax=1M\n").host).result, Outcome::Ok);
         let changed = unit("MemoryMax=256M")
             .file("/etc/systemd/system/nightjar.service.d/50-less.conf", "[Service]\nMemoryMax=8M\n")
@@ -229,11 +246,27 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_would_be_ended_for_loading_knows_it() {
+        assert!(has_room(&Fixture::new().host));
+        let in_cgroup = |limit: &str| {
+            let fixture = Fixture::new().file("/proc/self/cgroup", "0::/a\n");
+            has_room(&fixture.file("/sys/fs/cgroup/a/memory.max", limit).host)
+        };
+        assert!(in_cgroup("80000000"));
+        assert!(!in_cgroup("60000000"));
+        let of_the_service =
+            Fixture::new().file("/sys/fs/cgroup/system.slice/nightjar.service/memory.max", "1");
+        assert!(has_room(&of_the_service.host));
+    }
+
+    #[test]
     fn a_larger_ring_needs_more() {
-        let limit = "134217728";
+        let limit = "150994944";
         let with = |ring| {
-            let fixture = Fixture::new().file("/proc/self/cgroup", "0::/\n").file("/sys/fs/cgroup/memory.max", limit);
-            super::ring(&fixture.configured(|config| config.kernel.ring_size = Size::from_mib(ring)).host).result
+            let fixture =
+                Fixture::new().file("/proc/self/cgroup", "0::/\n").file("/sys/fs/cgroup/memory.max", limit);
+            super::ring(&fixture.configured(|config| config.kernel.ring_size = Size::from_mib(ring)).host)
+                .result
         };
         assert_eq!((with(4), with(64), with(1024)), (Outcome::Ok, Outcome::Limited, Outcome::Failed));
     }

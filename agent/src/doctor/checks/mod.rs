@@ -47,7 +47,27 @@ pub fn examine(host: &Host) -> Vec<Check> {
     CHECKS.iter().map(|row| (row.look)(host).of(row.name)).collect()
 }
 
-/// `4.0 MiB`
+/// Why kernel programs cannot be loaded by this process, so that it need not be tried.
+#[must_use]
+pub fn hindrance(host: &Host) -> Option<Finding> {
+    if !host.may_watch() {
+        return Some(Finding::failed(
+            "not tried: that needs root",
+            "all: this user cannot watch the kernel",
+            "`sudo nightjar doctor`",
+        ));
+    }
+    if !memory::has_room(host) {
+        return Some(Finding::failed(
+            "not tried: the kernel would end this process for want of memory",
+            "all: an agent would be ended as well",
+            "see ring_memory; or run the doctor in another cgroup",
+        ));
+    }
+    None
+}
+
+/// `4.5 MiB`
 fn bytes(number: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     let Some((shift, unit)) = units.into_iter().find(|(shift, _)| number >> shift > 0) else {
@@ -66,7 +86,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::doctor::{Outcome, host::testing::Fixture};
+    use crate::{
+        doctor::{Outcome, host::testing::Fixture},
+        service::Capability,
+    };
 
     #[test]
     fn no_two_checks_have_one_name() {
@@ -80,6 +103,15 @@ mod tests {
         assert_eq!(bytes(4 << 20), "4 MiB");
         assert_eq!(bytes((5 << 20) + (1 << 19)), "5.5 MiB");
         assert_eq!(bytes(u64::MAX), "16777215.9 TiB");
+    }
+
+    #[test]
+    fn what_would_fail_is_not_tried() {
+        assert_eq!(hindrance(&Fixture::new().host), None);
+        let finding = hindrance(&Fixture::new().without(Capability::Bpf).host).unwrap();
+        assert!(finding.mend.contains("sudo"), "{finding:?}");
+        let small = Fixture::new().file("/proc/self/cgroup", "0::/\n").file("/sys/fs/cgroup/memory.max", "1");
+        assert_eq!(hindrance(&small.host).unwrap().result, Outcome::Failed);
     }
 
     /// All files that any check reads.

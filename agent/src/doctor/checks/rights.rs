@@ -5,7 +5,7 @@ use crate::{
         Finding,
         host::{Host, unread},
     },
-    service::{Capability, NEEDS},
+    service::Capability,
 };
 
 /// Numbers of the first namespaces
@@ -20,8 +20,7 @@ pub(super) fn capabilities(host: &Host) -> Finding {
         Err(why) => return Finding::unknown(why.clone()),
     };
     if missing.is_empty() {
-        let needed: Vec<_> = NEEDS.iter().map(|need| need.capability.name()).collect();
-        return Finding::ok(format!("all that this host asks for, of {}", needed.join(", ")));
+        return Finding::ok("all that the agent needs on this host");
     }
     let names: Vec<_> = missing.iter().map(|one| one.capability.name()).collect();
     let mut found = format!("without {}", names.join(", "));
@@ -109,7 +108,8 @@ mod tests {
     #[test]
     fn without_the_right_to_load_programs_all_is_lost() {
         for capability in [Capability::Bpf, Capability::Perfmon] {
-            let finding = capabilities(&Fixture::new().without(capability).without(Capability::SysPtrace).host);
+            let finding =
+                capabilities(&Fixture::new().without(capability).without(Capability::SysPtrace).host);
             assert_eq!(finding.result, Outcome::Failed);
             assert!(finding.mend.contains("sudo"), "{finding:?}");
         }
@@ -128,7 +128,10 @@ mod tests {
         assert_eq!(inside("user:[4026531837]"), Finding::ok("the host's"));
         assert_eq!(inside("user:[4026532841]").result, Outcome::Failed);
         assert_eq!(inside("user").result, Outcome::Unknown);
-        assert_eq!(user_namespace(&Fixture::new().folder("/proc/self/ns").host), Finding::ok("this kernel has none"));
+        assert_eq!(
+            user_namespace(&Fixture::new().folder("/proc/self/ns").host),
+            Finding::ok("this kernel has none")
+        );
         assert_eq!(user_namespace(&Fixture::new().host).result, Outcome::Unknown, "/proc is not mounted");
     }
 

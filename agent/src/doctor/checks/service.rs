@@ -73,7 +73,9 @@ pub(super) fn output(host: &Host) -> Finding {
     let place = folder.display();
     let found = match fs::metadata(host.path(folder)) {
         Ok(found) if found.is_dir() => found,
-        Ok(_) => return Finding::failed(format!("{place} is no folder"), LOST, "name another file in json.file"),
+        Ok(_) => {
+            return Finding::failed(format!("{place} is no folder"), LOST, "name another file in json.file");
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Finding::failed(format!("{place} is not there"), LOST, format!("`mkdir -m 700 {place}`"));
         }
@@ -81,7 +83,10 @@ pub(super) fn output(host: &Host) -> Finding {
     };
     if !may_write(host, &config, &found) {
         return Finding::failed(
-            format!("{place} belongs to user {}, and the agent writes as root without the right to write everywhere", found.uid()),
+            format!(
+                "{place} belongs to user {}, and the agent writes as root without the right to write everywhere",
+                found.uid()
+            ),
             LOST,
             format!("`chown root: {place}`"),
         );
@@ -91,10 +96,13 @@ pub(super) fn output(host: &Host) -> Finding {
 
 /// Whether root without `CAP_DAC_OVERRIDE`, which the agent gives up, may write to it.
 fn may_write(host: &Host, config: &Config, found: &Metadata) -> bool {
-    const OWNER: u32 = 0o200;
-    const OTHERS: u32 = 0o002;
-    let is_own = found.uid() == host.facts.user;
-    !config.privileges.drop || found.mode() & if is_own { OWNER } else { OTHERS } != 0
+    const ROOTS_GROUP: u32 = 0;
+    let bit = match (found.uid() == host.facts.user, found.gid() == ROOTS_GROUP) {
+        (true, _) => 0o200,
+        (false, true) => 0o020,
+        (false, false) => 0o002,
+    };
+    !config.privileges.drop || found.mode() & bit != 0
 }
 
 fn space(host: &Host, folder: &Path, config: &Config) -> Finding {
@@ -239,7 +247,10 @@ mod tests {
         let finding = output(&of_another.host);
         assert_eq!(finding.result, Outcome::Failed);
         assert!(finding.mend.contains("chown"), "{finding:?}");
-        assert_eq!(output(&of_another.configured(|config| config.privileges.drop = false).host).result, Outcome::Ok);
+        assert_eq!(
+            output(&of_another.configured(|config| config.privileges.drop = false).host).result,
+            Outcome::Ok
+        );
         let file = writing(Fixture::new().file("/data/events.json", ""), "/data/events.json");
         assert_eq!(output(&file.facts(|facts| facts.user += 1).host).result, Outcome::Failed);
     }
@@ -258,10 +269,14 @@ mod tests {
     #[test]
     fn an_agent_that_runs_is_named() {
         assert_eq!(agent(&Fixture::new().host), Finding::ok("none runs"));
-        let left = Fixture::new().file("/run/nightjar/default.lock", "77 2026-01-01T00:00:00Z").file("/run/nightjar/x.sock", "");
+        let left = Fixture::new()
+            .file("/run/nightjar/default.lock", "77 2026-01-01T00:00:00Z")
+            .file("/run/nightjar/x.sock", "");
         assert_eq!(agent(&left.host), Finding::ok("none runs"), "a file that is left over says nothing");
         let inode = fs::metadata(left.host.path("/run/nightjar/default.lock")).unwrap().ino();
-        let locks = format!("1: POSIX  ADVISORY  WRITE 1 00:00:{inode} 0 EOF\n2: FLOCK  ADVISORY  WRITE 77 00:00:{inode} 0 EOF\n");
+        let locks = format!(
+            "1: POSIX  ADVISORY  WRITE 1 00:00:{inode} 0 EOF\n2: FLOCK  ADVISORY  WRITE 77 00:00:{inode} 0 EOF\n"
+        );
         let runs = left.file("/proc/locks", locks);
         let finding = agent(&runs.host);
         assert_eq!(finding.found, "runs: default (process 77); nobody answers on /run/nightjar/default.sock");

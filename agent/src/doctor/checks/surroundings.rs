@@ -7,8 +7,8 @@ use crate::doctor::{
     host::{Host, unread},
 };
 
-/// 2024-01-01. This program is younger.
-const EARLIEST: Duration = Duration::from_secs(1_704_067_200);
+/// 2024-01-01, since 1970. This program is younger.
+const EARLIEST: Duration = Duration::from_hours(473_352);
 /// `(uid_t)-1`
 const NOBODY: &str = "4294967295";
 /// Controllers whose version 1 cgroups tell containers, the first that there is. The kernel programs look at
@@ -38,7 +38,9 @@ pub(super) fn cgroups(host: &Host) -> Finding {
     Finding::ok(match (has_version2, of_version1) {
         (true, None) => "version 2; containers are known by it".to_owned(),
         (true, Some(controller)) => {
-            format!("both versions; containers are known by version 1 ({controller}), where there is none by version 2")
+            format!(
+                "both versions; containers are known by version 1 ({controller}), where there is none by version 2"
+            )
         }
         (false, Some(controller)) => format!("version 1; containers are known by {controller}"),
         (false, None) => {
@@ -55,7 +57,9 @@ pub(super) fn cgroups(host: &Host) -> Finding {
 pub(super) fn login_users(host: &Host) -> Finding {
     match host.read("/proc/self/loginuid") {
         Ok(user) if user == NOBODY => Finding::ok("kept by the kernel; this session has none"),
-        Ok(user) if user.parse::<u32>().is_ok() => Finding::ok(format!("kept by the kernel; that of this session is {user}")),
+        Ok(user) if user.parse::<u32>().is_ok() => {
+            Finding::ok(format!("kept by the kernel; that of this session is {user}"))
+        }
         Ok(_) => Finding::unknown("/proc/self/loginuid: it holds something else than expected"),
         Err(error) if error.kind() == ErrorKind::NotFound && host.has("/proc/self") => Finding::limited(
             "not kept by this kernel",
@@ -81,7 +85,9 @@ pub(super) fn clock(host: &Host) -> Finding {
     if host.has(&format!("{TIMESYNC}/synchronized")) {
         return Finding::ok("systemd-timesyncd has set it");
     }
-    if let Some(keeper) = KEEPERS.iter().find(|(_, files)| files.iter().any(|file| running(host, file).is_some())) {
+    if let Some(keeper) =
+        KEEPERS.iter().find(|(_, files)| files.iter().any(|file| running(host, file).is_some()))
+    {
         return Finding::ok(format!("{} keeps it", keeper.0));
     }
     if host.has(TIMESYNC) {
@@ -121,7 +127,7 @@ pub(super) fn audit(host: &Host) -> Finding {
     };
     let rules = host.read("/etc/audit/audit.rules").map(|text| {
         let words = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        words.filter(|words| words.first() == Some(&"-a") && words.iter().any(|word| *word == "-S")).count()
+        words.filter(|words| words.first() == Some(&"-a") && words.contains(&"-S")).count()
     });
     Finding::ok(match rules {
         Ok(0) => format!("auditd runs (process {pid}), with no rules for system calls"),
@@ -129,7 +135,9 @@ pub(super) fn audit(host: &Host) -> Finding {
             "auditd runs (process {pid}) with {rules} rules for system calls: each call pays for them, whatever \
              the agent does"
         ),
-        Err(error) => format!("auditd runs (process {pid}); its rules in /etc/audit/audit.rules: {}", unread(&error)),
+        Err(error) => {
+            format!("auditd runs (process {pid}); its rules in /etc/audit/audit.rules: {}", unread(&error))
+        }
     })
 }
 
@@ -221,9 +229,14 @@ mod tests {
         assert_eq!(audit(&stale.host), Finding::ok("no auditd runs"));
         let runs = stale.folder("/proc/812");
         assert!(audit(&runs.host).found.contains("its rules"), "they cannot be read");
-        let rules = "-D\n-w /etc/passwd -p wa\n# -a always,exit -S open\n-a always,exit -F arch=b64 -S execve -k x\n";
+        let rules =
+            "-D\n-w /etc/passwd -p wa\n# -a always,exit -S open\n-a always,exit -F arch=b64 -S execve -k x\n";
         let with_rules = runs.file("/etc/audit/audit.rules", rules);
-        assert!(audit(&with_rules.host).found.contains("(process 812) with 1 rules"), "{:?}", audit(&with_rules.host));
+        assert!(
+            audit(&with_rules.host).found.contains("(process 812) with 1 rules"),
+            "{:?}",
+            audit(&with_rules.host)
+        );
         let without = with_rules.file("/etc/audit/audit.rules", "-D\n");
         assert!(audit(&without.host).found.contains("no rules for system calls"));
     }

@@ -3,6 +3,7 @@
 use std::{
     ffi::{CString, c_long},
     io::{self, Write},
+    os::unix::net::UnixStream,
     ptr, thread,
 };
 
@@ -72,6 +73,7 @@ pub(crate) fn run(name: &str, rest: &[&str]) -> bool {
         }
         ("double-fork", program) => double_fork(program),
         ("clone-parent", []) => clone_parent(),
+        ("ask", [socket]) => ask(socket),
         ("spawn-many", [count, program @ ..]) => spawn_many(number(count), program),
         _ => return false,
     }
@@ -186,4 +188,11 @@ fn spawn_many(count: u32, program: &[&str]) {
         })
         .collect();
     println!("{}", json!({"pids": pids}));
+}
+
+/// Sends its input to a unix socket, and prints what comes back until the other side has nothing more to say.
+fn ask(socket: &str) {
+    let mut stream = UnixStream::connect(socket).expect("somebody listens");
+    io::copy(&mut io::stdin(), &mut stream).expect("it takes the question");
+    io::copy(&mut stream, &mut io::stdout()).expect("it answers");
 }
