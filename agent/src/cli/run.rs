@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use super::{
     Global, Period,
     logging::{self, Log},
+    note,
     settings::{self, Overrides, STDOUT, flag},
 };
 use crate::{
@@ -236,6 +237,7 @@ impl Agent {
         let mut watchdog = Watchdog::new(&self.setup.notifier);
         let end = Instant::now() + duration;
         self.setup.notifier.ready(&self.line());
+        note(&self.line());
         let patience = loop {
             tokio::select! {
                 () = self.watch.over() => break Patience::WhileItMoves,
@@ -248,6 +250,7 @@ impl Agent {
         };
         let Self { setup, watch, .. } = self;
         setup.notifier.stopping("handing over what is under way");
+        note("stopping: detaching sensors, handing over what is under way");
         tokio::select! {
             report = watch.stop(patience) => report,
             _ = signals.interrupt.recv() => bail!("interrupted twice: what was under way is lost"),

@@ -76,13 +76,13 @@ pub(super) fn asked(config: &Config) -> Result<Asked> {
     });
     Ok(Asked {
         kinds: Kinds::of(&config.kinds).context("kinds")?,
-        filter: Filter::new(config.filters.iter().map(rule).collect()),
+        filter: Filter::new(config.filters.iter().map(rule).collect::<Result<_>>().context("filters")?),
         environment: config.environment.clone(),
         redactor: redactor.transpose().context("redact")?,
     })
 }
 
-fn rule(rule: &Rule) -> (Action, Match) {
+fn rule(rule: &Rule) -> Result<(Action, Match)> {
     let texts = |some: &Option<OneOrMany>| some.iter().flat_map(OneOrMany::texts).collect::<Vec<_>>();
     let globs = |some| texts(some).iter().map(|text| WildMatch::new(text)).collect();
     let action = match rule {
@@ -91,14 +91,18 @@ fn rule(rule: &Rule) -> (Action, Match) {
     };
     let conditions = rule.conditions();
     let conditions = Match {
-        kinds: globs(&conditions.kind),
+        kinds: conditions
+            .kind
+            .as_ref()
+            .map(|kinds| Kinds::of(&kinds.texts().collect::<Vec<_>>()))
+            .transpose()?,
         exes: globs(&conditions.exe),
         users: globs(&conditions.user),
         either_user: false,
         containers: texts(&conditions.container).iter().map(|text| container_glob(text)).collect(),
         cgroups: globs(&conditions.cgroup),
     };
-    (action, conditions)
+    Ok((action, conditions))
 }
 
 /// Settings of the kernel programs that can change while they run.

@@ -27,8 +27,9 @@ use super::{
     Global, Period,
     client::{ConnectError, Target, refused},
     expression::Expression,
-    logging,
+    logging, note,
     run::give_up_privileges,
+    say,
     settings::{self, Overrides, flag},
 };
 use crate::{
@@ -189,7 +190,7 @@ fn alone(
     let configuration = settings::load(global.config.as_ref(), &flags)?;
     let config = &configuration.config;
     logging::start(global.verbose, config);
-    note("loading sensors");
+    note("loading sensors …");
     let drop_privileges = config.privileges.drop;
     let mut loaded = Loaded::load(
         &settings::kernel_options(config),
@@ -229,7 +230,7 @@ fn alone(
                 () = &mut end => break,
             }
         }
-        note("detaching sensors");
+        note("detaching sensors …");
         let report = watch.stop(Patience::WhileItMoves).await?;
         while let Some(batch) = subscription.queue.next().await
             && let Ok(ControlFlow::Continue(())) =
@@ -330,18 +331,6 @@ async fn end(arguments: &Arguments) {
         () = arguments.until() => {}
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "what is not an event goes beside the events")]
-fn say(text: &str) {
-    eprintln!("nightjar: {text}");
-}
-
-/// For somebody who waits.
-fn note(text: &str) {
-    if io::stderr().is_terminal() {
-        say(&format!("{text} …"));
     }
 }
 

@@ -284,10 +284,9 @@ impl Drop for Hub {
 
 #[cfg(test)]
 mod tests {
-    use nightjar_proto::v1::Process;
-    use wildmatch::WildMatch;
-
     use super::*;
+    use crate::pipeline::Kinds;
+    use nightjar_proto::v1::Process;
 
     const WHO: Who = Who { pid: 1, uid: 0 };
 
@@ -324,7 +323,7 @@ mod tests {
 
     #[test]
     fn kinds_are_selected_but_losses_are_always_told() {
-        let kinds = vec![WildMatch::new("process.exit")];
+        let kinds = Some(Kinds::of(&["process.exit".to_owned()]).unwrap());
         let selector = Selector { conditions: Match { kinds, ..Match::default() }, ..Selector::default() };
         assert!(!selector.fits(&exec(1, 1)));
         assert!(selector.fits(&Event { kind: "telemetry.loss".to_owned(), ..Event::default() }));

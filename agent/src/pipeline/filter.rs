@@ -4,6 +4,8 @@ use nightjar_abi::settings::leave_out;
 use nightjar_proto::v1::Event;
 use wildmatch::WildMatch;
 
+use super::Kinds;
+
 /// What conditions look at.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Facts<'a> {
@@ -22,8 +24,8 @@ pub struct Facts<'a> {
 /// Conditions, all of which must hold. Where a list is empty there is no condition.
 #[derive(Debug, Clone, Default)]
 pub struct Match {
-    /// Globs over kinds of events, any of which must fit.
-    pub kinds: Vec<WildMatch>,
+    /// Kinds of events; none: all.
+    pub kinds: Option<Kinds>,
     /// Globs over the path of the executable.
     pub exes: Vec<WildMatch>,
     /// Globs over the name or the number of users.
@@ -88,7 +90,7 @@ impl Match {
     pub fn fits(&self, facts: &Facts<'_>) -> bool {
         let is_user =
             |(uid, name): &(u32, &str)| any(&self.users, name) || any(&self.users, &uid.to_string());
-        any(&self.kinds, facts.kind)
+        self.kind_fits(facts.kind)
             && any(&self.exes, facts.exe)
             && any(&self.containers, facts.container)
             && any(&self.cgroups, facts.cgroup)
@@ -100,9 +102,13 @@ impl Match {
                 })
     }
 
+    fn kind_fits(&self, kind: &str) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.include(kind))
+    }
+
     /// Whether all conditions hold where only kind, container and cgroup are known; `None`: it depends.
     fn fits_cgroup(&self, kind: &str, container: &str, cgroup: &str) -> Option<bool> {
-        let can = any(&self.kinds, kind) && any(&self.containers, container) && any(&self.cgroups, cgroup);
+        let can = self.kind_fits(kind) && any(&self.containers, container) && any(&self.cgroups, cgroup);
         match (can, self.exes.is_empty() && self.users.is_empty()) {
             (false, _) => Some(false),
             (true, true) => Some(true),
@@ -179,6 +185,10 @@ mod tests {
         globs.iter().map(|glob| WildMatch::new(glob)).collect()
     }
 
+    fn kinds(glob: &str) -> Kinds {
+        Kinds::of(&[glob.to_owned()]).unwrap()
+    }
+
     fn drop_if(conditions: Match) -> Filter {
         Filter::new(vec![(Action::Drop, conditions)])
     }
@@ -192,7 +202,7 @@ mod tests {
     #[test]
     fn all_conditions_of_a_rule_must_hold() {
         let both = drop_if(Match {
-            kinds: globs(&["process.*"]),
+            kinds: Some(kinds("process.*")),
             exes: globs(&["/bin/*", "/usr/bin/l?"]),
             ..Match::default()
         });
@@ -242,7 +252,7 @@ mod tests {
         let nginx = Match { cgroups: globs(&["/system.slice/nginx*"]), ..Match::default() };
         assert_eq!(drop_if(nginx.clone()).left_out_of("", EXEC.cgroup), all);
         assert_eq!(drop_if(nginx.clone()).left_out_of("", "/user.slice"), 0);
-        let execs = Match { kinds: globs(&["process.exec"]), ..nginx.clone() };
+        let execs = Match { kinds: Some(kinds("process.exec")), ..nginx.clone() };
         assert_eq!(drop_if(execs).left_out_of("", EXEC.cgroup), leave_out::EXEC);
         // One of them may be kept.
         let but_root = Match { users: globs(&["root"]), ..Match::default() };

@@ -101,8 +101,6 @@ pub struct Stats {
     pub discarded: BTreeMap<Discard, u64>,
     /// Records that could not be decoded.
     pub refused: u64,
-    /// Of what was exported, arguments in which something was masked.
-    pub redacted: u64,
 }
 
 /// Takes what a pipeline makes.
@@ -186,11 +184,7 @@ impl Pipeline {
         };
         match self.event(&record, sink) {
             Ok((kind, event)) => match sink.event(&event) {
-                Ok(()) => {
-                    *self.stats.exported.entry(kind).or_default() += 1;
-                    self.stats.redacted +=
-                        u64::from(event.process.is_some_and(|process| process.args_redacted));
-                }
+                Ok(()) => *self.stats.exported.entry(kind).or_default() += 1,
                 Err(reason) => self.discard(reason),
             },
             Err(reason) => self.discard(reason),

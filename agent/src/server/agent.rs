@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use nightjar_proto::{
+    KINDS,
     agent::v1::{GetStatusRequest, TailRequest, TailResponse, agent_server::Agent},
     v1::{self, Event},
 };
@@ -124,11 +125,14 @@ pub fn selector(request: &TailRequest) -> Result<Selector, String> {
     if request.tree && request.pids.is_empty() {
         return Err("a tree needs a process ID that it begins with".to_owned());
     }
-    Kinds::of(&request.kinds).map_err(|error| error.to_string())?;
+    let kinds = Kinds::of(&request.kinds).map_err(|error| error.to_string())?;
+    if !request.kinds.is_empty() && !KINDS.iter().any(|kind| kinds.include(kind.name)) {
+        return Err("no kind of event is left; begin with '*', and take away from that".to_owned());
+    }
     let globs = |texts: &[String]| texts.iter().map(|text| wildmatch::WildMatch::new(text)).collect();
     Ok(Selector {
         conditions: Match {
-            kinds: globs(&request.kinds),
+            kinds: (!request.kinds.is_empty()).then_some(kinds),
             exes: globs(&request.exes),
             users: globs(&request.users),
             either_user: true,
