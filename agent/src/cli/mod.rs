@@ -12,7 +12,11 @@ mod status;
 mod status_view;
 mod tail;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -93,6 +97,18 @@ fn complain(error: &anyhow::Error) {
         || error.downcast_ref::<PrivilegeError>().is_some();
     if not_root && needs_root {
         eprintln!("nightjar: watching the kernel needs root: run it with sudo");
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "what is not an event goes beside the events")]
+fn say(text: &str) {
+    eprintln!("nightjar: {text}");
+}
+
+/// For somebody who waits.
+fn note(text: &str) {
+    if io::stderr().is_terminal() {
+        say(text);
     }
 }
 

@@ -33,7 +33,8 @@ pub(super) fn capabilities(host: &Host) -> Finding {
     if host.may_watch() {
         Finding::limited(found, lost.join("; "), mend)
     } else {
-        Finding::failed(found, lost.join("; "), mend)
+        // What else is lost does not matter then.
+        Finding::failed(found, "all: the kernel takes no programs from this process", mend)
     }
 }
 

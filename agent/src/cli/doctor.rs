@@ -1,0 +1,246 @@
+//! `nightjar doctor`
+
+use std::{
+    process::{Child, Command, ExitCode, Stdio},
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+use nightjar_proto::v1::Event;
+use prost::Message as _;
+use tokio::time::timeout_at;
+
+use super::{Global, configuration::print, logging, run::give_up_privileges, settings, tail::style};
+use crate::{
+    config::{Config, Level},
+    doctor::{self, Check, Diagnosis, Finding, Host, Outcome, Proof, Sensor, Witness},
+    export::hub::{Selector, Who},
+    watch::{Destinations, Loaded, Patience},
+};
+
+/// How long an event may take. One that takes longer is of no use to who watches.
+const LONGEST: Duration = Duration::from_secs(5);
+/// Something is worse than it could be.
+const LIMITED: u8 = 3;
+/// This host cannot be watched, or not all of it.
+const FAILED: u8 = 4;
+/// What changes this way is not the sensors but what is done with their events.
+const ALL_KINDS: &str = "*";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Arguments {
+    /// How it looks: for eyes, or JSON
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+
+    /// Make no events and wait for none
+    #[arg(long)]
+    no_events: bool,
+
+    /// Do what the events are to be of, and nothing else: the name of this process
+    #[arg(long, hide = true, value_name = "NAME", conflicts_with_all = ["output", "no_events"])]
+    act: Option<String>,
+}
+
+const AFTER_HELP: &str = "\
+It loads the sensors for a moment, starts a process of its own and looks whether each kind of event
+comes of it. That needs root, as watching does. Nothing on the host is changed.
+
+Exit codes: 0 all is well, 1 the doctor could not do its work, 2 wrong arguments, 3 limited: this host
+can be watched, and something is lost or costs more than it needs to, 4 failed: it cannot be watched.";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// What loading and trying the sensors brought.
+#[derive(Default)]
+struct Tried {
+    checks: Vec<Check>,
+    sensors: Vec<Sensor>,
+    events: Vec<Proof>,
+}
+
+pub(super) fn doctor(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
+    if let Some(name) = &arguments.act {
+        doctor::act(name);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let configuration = configuration(global);
+    let mut config = configuration.as_ref().cloned().unwrap_or_default();
+    // What the log would say of the host is said below.
+    config.log = config.log.min(Level::Error);
+    logging::start(global.verbose, &config);
+    let host = Host::running(configuration.map_err(|error| format!("{error:#}")));
+    let mut checks = doctor::examine(&host);
+
+    let tried = match doctor::hindrance(&host) {
+        None => try_sensors(config, !arguments.no_events),
+        Some(mut finding) => {
+            if arguments.no_events {
+                finding = Finding::unknown(finding.found);
+            }
+            Tried { checks: vec![finding.of("sensors")], ..Tried::default() }
+        }
+    };
+    checks.extend(tried.checks);
+    let diagnosis = Diagnosis::new(checks, tried.sensors, tried.events);
+
+    print(&match arguments.output {
+        Output::Text => doctor::render(&diagnosis, &title(), style()),
+        Output::Json => serde_json::to_string(&diagnosis)? + "\n",
+    })?;
+    Ok(match diagnosis.verdict {
+        Outcome::Ok | Outcome::Unknown => ExitCode::SUCCESS,
+        Outcome::Limited => ExitCode::from(LIMITED),
+        Outcome::Failed => ExitCode::from(FAILED),
+    })
+}
+
+fn title() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("nightjar {} on {host}", env!("CARGO_PKG_VERSION"))
+}
+
+/// As an agent would start with it.
+fn configuration(global: &Global) -> Result<Config> {
+    let config = settings::load(global.config.as_ref(), &[])?.config;
+    settings::asked(&config)?;
+    Ok(config)
+}
+
+/// Loads all sensors, and waits for events of them where these are asked for.
+fn try_sensors(mut config: Config, with_events: bool) -> Tried {
+    config.kinds = vec![ALL_KINDS.to_owned()];
+    config.filters.clear();
+    let mut tried = Tried::default();
+    let start = Instant::now();
+    let mut loaded = match load(&config) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            let finding = Finding::failed(
+                format!("{error:#}"),
+                "all: the agent would not start either",
+                "mend what is said above; `nightjar -vv doctor` shows more of what the kernel said",
+            );
+            tried.checks.push(finding.of("sensors"));
+            return tried;
+        }
+    };
+    let took = start.elapsed().as_secs_f64();
+    tried.checks.push(Finding::ok(format!("loaded and attached in {took:.1} s")).of("sensors"));
+    tried.sensors = doctor::sensors(loaded.kernel_mut().serving());
+    if with_events {
+        let finding = match prove(loaded, &tried.sensors) {
+            Ok(witness) => {
+                tried.events = witness.proofs();
+                losses(&witness)
+            }
+            Err(error) => Finding::failed(
+                format!("events could not be tried: {error:#}"),
+                "the proof that events come",
+                "mend what is said here, and try again",
+            ),
+        };
+        tried.checks.push(finding.of("losses"));
+    }
+    tried
+}
+
+fn load(config: &Config) -> Result<Loaded> {
+    let drop_privileges = config.privileges.drop;
+    Loaded::load(
+        &settings::kernel_options(config),
+        settings::asked(config)?,
+        settings::bounds(config),
+        || give_up_privileges(drop_privileges),
+    )
+}
+
+fn losses(witness: &Witness) -> Finding {
+    if witness.lost().is_empty() {
+        return Finding::ok("none while it looked");
+    }
+    Finding::limited(
+        format!("{} while it looked", witness.lost().join(", ")),
+        "events of any process of the host, for want of room or of time",
+        "a larger ring (kernel.ring_size), or more processor time for the agent",
+    )
+}
+
+/// Starts a process whose deeds are known, and listens until all of them were told or the time is over.
+fn prove(loaded: Loaded, sensors: &[Sensor]) -> Result<Witness> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut watch = loaded.watch(Destinations::default())?;
+        let who = Who { pid: std::process::id(), uid: rustix::process::getuid().as_raw() };
+        let subscription = watch.handle().subscribe(Selector::default(), false, who, Duration::ZERO).await?;
+        let subscription = subscription.context("the watch takes no reader")?;
+
+        let actor = Actor::start()?;
+        let mut witness = Witness::new(&actor.name, actor.child.id(), actor.not_before, sensors);
+        let deadline = tokio::time::Instant::now() + LONGEST;
+        while !witness.is_satisfied() {
+            tokio::select! {
+                batch = timeout_at(deadline, subscription.queue.next()) => match batch {
+                    Ok(Some(batch)) => {
+                        decode(batch.events)?.into_iter().for_each(|event| witness.hear(event));
+                        witness.miss(batch.missed);
+                    }
+                    Ok(None) | Err(_) => break,
+                },
+                () = watch.over() => break,
+            }
+        }
+        drop(actor);
+        watch.stop(Patience::Seconds).await?;
+        // Losses are told at the end at the latest. An event that comes now came too late.
+        while let Some(batch) = subscription.queue.next().await {
+            for event in decode(batch.events)? {
+                witness.hear_loss(&event);
+            }
+        }
+        Ok(witness)
+    })
+}
+
+fn decode(events: Vec<Bytes>) -> Result<Vec<Event>> {
+    events.into_iter().map(|event| Event::decode(event).context("an event cannot be read")).collect()
+}
+
+/// This program once more, as a process that does what events are of.
+struct Actor {
+    child: Child,
+    name: String,
+    not_before: SystemTime,
+}
+
+impl Actor {
+    fn start() -> Result<Self> {
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        let name = format!("{:016x}", u64::from_ne_bytes(random));
+        let not_before = SystemTime::now();
+        let child = Command::new("/proc/self/exe")
+            .args(["doctor", "--act", &name])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start this program once more")?;
+        Ok(Self { child, name, not_before })
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        // It has ended, unless something keeps it from that.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
