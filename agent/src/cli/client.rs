@@ -3,24 +3,29 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use super::settings;
 use anyhow::{Result, anyhow};
 use clap::Args;
 use hyper_util::rt::TokioIo;
 use nightjar_proto::agent::v1::agent_client::AgentClient;
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::timeout};
 use tonic::{
     Code,
     transport::{Channel, Endpoint, Uri},
 };
 
+/// How long an agent may take to answer.
+pub(super) const LONGEST_ANSWER: Duration = Duration::from_secs(5);
+
 /// Which agent.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Target {
     /// Name of the agent, where it is not the usual one
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    instance: String,
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
 
     /// Socket of the agent, where it is not the usual one of its name
     #[arg(long, value_name = "PATH")]
@@ -39,20 +44,40 @@ pub(super) enum ConnectError {
         .0.display()
     )]
     Denied(PathBuf),
+    /// It takes the connection and says nothing.
+    #[error("the agent on {} does not answer: it hangs, or too many are connected", .0.display())]
+    Silent(PathBuf),
     /// Something else.
     #[error("cannot speak to the agent on {}", .0.display())]
     Other(PathBuf, #[source] io::Error),
 }
 
 impl Target {
+    /// Takes what was not said from the configuration.
+    ///
+    /// # Errors
+    /// When the configuration was named and is wrong. The usual one may be unreadable to whoever asks.
+    pub(super) fn or_configured(&self, file: Option<&PathBuf>) -> Result<Self> {
+        if self.is_named() {
+            return Ok(self.clone());
+        }
+        let configured = match settings::load(file, &[]) {
+            Ok(loaded) => loaded.config.socket_path(),
+            Err(error) if file.is_some() => return Err(error.into()),
+            Err(_) => return Ok(self.clone()),
+        };
+        Ok(Self { socket: Some(configured), ..self.clone() })
+    }
+
     /// Path of the socket.
     pub(super) fn path(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(|| format!("/run/nightjar/{}.sock", self.instance).into())
+        let instance = self.instance.as_deref().unwrap_or("default");
+        self.socket.clone().unwrap_or_else(|| format!("/run/nightjar/{instance}.sock").into())
     }
 
     /// Whether somebody said which agent is meant.
     pub(super) fn is_named(&self) -> bool {
-        self.socket.is_some() || self.instance != "default"
+        self.socket.is_some() || self.instance.is_some()
     }
 
     /// Connects.
@@ -69,7 +94,10 @@ impl Target {
             async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(to).await?)) }
         });
         // The name means nothing on a unix socket, but HTTP wants one.
-        let channel = Endpoint::from_static("http://nightjar").connect_with_connector(connector).await;
+        let endpoint = Endpoint::from_static("http://nightjar");
+        let channel = endpoint.connect_with_connector(connector);
+        let channel =
+            timeout(LONGEST_ANSWER, channel).await.map_err(|_| ConnectError::Silent(path.clone()))?;
         let channel = channel.map_err(|error| ConnectError::Other(path, io::Error::other(error)))?;
         Ok(AgentClient::new(channel))
     }
@@ -83,12 +111,18 @@ fn explain(path: PathBuf, error: io::Error) -> ConnectError {
     }
 }
 
+/// Whether the agent answered, and would answer the same again.
+pub(super) fn is_final(status: &tonic::Status) -> bool {
+    matches!(
+        status.code(),
+        Code::InvalidArgument | Code::NotFound | Code::PermissionDenied | Code::ResourceExhausted
+    )
+}
+
 /// What the agent said, for people.
 pub(super) fn refused(path: &Path, status: &tonic::Status) -> anyhow::Error {
     match status.code() {
-        Code::InvalidArgument | Code::NotFound | Code::PermissionDenied | Code::ResourceExhausted => {
-            anyhow!("{}", status.message())
-        }
+        _ if is_final(status) => anyhow!("{}", status.message()),
         Code::Unavailable if !status.message().is_empty() => {
             anyhow!("{}: {}", path.display(), status.message())
         }

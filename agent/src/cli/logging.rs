@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
-use crate::config::{Config, Level};
+use crate::config::Config;
 
 /// Changes what is said while the program runs.
 pub(super) struct Log {
@@ -28,20 +28,9 @@ fn filter(verbose: u8, config: &Config) -> EnvFilter {
         _ => Some("debug"),
     };
     let usual = std::env::var("RUST_LOG").ok();
-    let rest = asked.or(usual.as_deref()).unwrap_or_else(|| name(config.log));
+    let rest = asked.or(usual.as_deref()).unwrap_or(config.log.name());
     // What the kernel programs say is asked for by its own setting.
-    EnvFilter::new(format!("{rest},nightjar_ebpf={}", name(config.kernel.log)))
-}
-
-fn name(level: Level) -> &'static str {
-    match level {
-        Level::Off => "off",
-        Level::Error => "error",
-        Level::Warn => "warn",
-        Level::Info => "info",
-        Level::Debug => "debug",
-        Level::Trace => "trace",
-    }
+    EnvFilter::new(format!("{rest},nightjar_ebpf={}", config.kernel.log.name()))
 }
 
 impl Log {

@@ -118,7 +118,7 @@ impl Cli {
         match &self.command {
             Command::Run(arguments) => run::run(global, arguments)?,
             Command::Tail(arguments) => tail::tail(global, arguments)?,
-            Command::Status(arguments) => return status::status(arguments),
+            Command::Status(arguments) => return status::status(global, arguments),
             Command::Doctor(arguments) => return doctor::doctor(global, arguments),
             Command::Config(command) => return configuration::configuration(global, command),
             Command::Schema(what) => what.print()?,

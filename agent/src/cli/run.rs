@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -100,6 +101,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<()> {
     } else {
         None
     };
+    tell_missing_privileges()?;
     let drop_privileges = config.privileges.drop;
     let loaded = Loaded::load(
         &settings::kernel_options(config),
@@ -120,15 +122,18 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Warns of rights that the agent lacks: before it fails for the want of them.
+pub(super) fn tell_missing_privileges() -> Result<()> {
+    for missing in service::missing()? {
+        warn!("{missing}");
+    }
+    Ok(())
+}
+
 /// Keeps only the rights that the running agent needs.
 pub(super) fn give_up_privileges(drop: bool) -> Result<()> {
-    for missing in service::missing()? {
-        warn!("{} is missing: {}", missing.capability.name(), missing.lost);
-    }
     if drop {
-        let dropped = service::drop_unneeded(service::KEPT)?;
-        let kept: Vec<_> = dropped.kept.iter().map(|capability| capability.name()).collect();
-        info!("kept of all capabilities: {}", kept.join(", "));
+        info!("{}", service::drop_unneeded(service::KEPT)?);
     }
     Ok(())
 }
@@ -176,6 +181,8 @@ struct Agent {
     answers: Answers,
     _socket: Option<Serving>,
     metrics: Option<Serving>,
+    /// The last attempt to read the configuration again failed.
+    refused: bool,
 }
 
 /// Signals that the agent obeys.
@@ -223,13 +230,13 @@ impl Agent {
                 ..v1::Configuration::default()
             });
         });
-        let answers = Answers { handle: watch.handle(), about };
+        let answers = Answers::new(watch.handle(), about);
         let socket = socket.map(|socket| socket.serve(&answers)).transpose()?;
         let metrics = match config.metrics.listen {
             Some(address) => Some(server::listen_for_metrics(address, &answers).await?),
             None => None,
         };
-        Ok(Self { setup, watch, answers, _socket: socket, metrics })
+        Ok(Self { setup, watch, answers, _socket: socket, metrics, refused: false })
     }
 
     async fn run(mut self, duration: Duration) -> Result<crate::watch::Report> {
@@ -248,11 +255,15 @@ impl Agent {
                 () = watchdog.due() => watchdog.ping(&self.setup.notifier, self.answers.handle.progress()),
             }
         };
-        let Self { setup, watch, .. } = self;
+        let Self { setup, watch, answers, _socket, .. } = self;
         setup.notifier.stopping("handing over what is under way");
         note("stopping: detaching sensors, handing over what is under way");
         tokio::select! {
-            report = watch.stop(patience) => report,
+            report = async {
+                let report = watch.stop(patience).await;
+                answers.farewell().await;
+                report
+            } => report,
             _ = signals.interrupt.recv() => bail!("interrupted twice: what was under way is lost"),
         }
     }
@@ -263,6 +274,7 @@ impl Agent {
         match self.try_reload().await {
             Ok(pending) => {
                 info!("the configuration was read again");
+                self.refused = false;
                 for setting in &pending {
                     warn!("{setting} counts from the next start on");
                 }
@@ -277,6 +289,7 @@ impl Agent {
                 });
             }
             Err(refused) => {
+                self.refused = true;
                 error!(
                     "the configuration is refused, the agent goes on with the one that it has:\n{refused:#}"
                 );
@@ -291,7 +304,8 @@ impl Agent {
     /// Does as the files say now; gives what has to wait for the next start. Whatever can fail comes first.
     async fn try_reload(&mut self) -> Result<Vec<String>> {
         let mut new = settings::load(self.setup.config_file.as_ref(), &self.setup.flags)?;
-        let old = &self.setup.configuration.config;
+        let old = self.setup.configuration.config.clone();
+        let old = &old;
         let mut pending = config::needs_restart(old, &new.config);
         let is_stdout = |config: &Config| config.json.file.as_deref() == Some(Path::new(STDOUT));
         if is_stdout(old) != is_stdout(&new.config) {
@@ -310,19 +324,13 @@ impl Agent {
             None => Some(FileChange::None),
             Some(path) => Some(FileChange::Other(Box::new(open_file(path, config)?))),
         };
-        let metrics = match config.metrics.listen {
-            same if same == old.metrics.listen => None,
-            None => Some(None),
-            Some(address) => Some(Some(server::listen_for_metrics(address, &self.answers).await?)),
-        };
         let kinds = Arc::new(Kinds::of(&config.kinds)?);
         let wanted = move |plan: &kernel::SensorPlan| kinds.include(plan.sensor.name());
-        let (sensors, programs) = self.watch.adjust(wanted).await?;
+        let adjusted = self.watch.adjust(wanted).await;
+        let (sensors, programs) = adjusted.context("what more is asked for takes a restart of the agent")?;
+        self.listen_for_metrics(config.metrics.listen, old.metrics.listen).await?;
 
         self.setup.log.follow(config);
-        if let Some(metrics) = metrics {
-            self.metrics = metrics;
-        }
         self.watch.change(Change {
             asked,
             settings: settings::of_programs(config),
@@ -335,12 +343,39 @@ impl Agent {
         Ok(pending)
     }
 
+    /// Listens on another address, or as before where that cannot be had.
+    async fn listen_for_metrics(&mut self, new: Option<SocketAddr>, old: Option<SocketAddr>) -> Result<()> {
+        if new == old {
+            return Ok(());
+        }
+        // The new address may be a narrower one of the same port.
+        if let Some(metrics) = self.metrics.take() {
+            metrics.stop().await;
+        }
+        let Some(address) = new else { return Ok(()) };
+        match server::listen_for_metrics(address, &self.answers).await {
+            Ok(metrics) => self.metrics = Some(metrics),
+            Err(refused) => {
+                if let Some(address) = old {
+                    self.metrics = Some(server::listen_for_metrics(address, &self.answers).await?);
+                }
+                return Err(refused.into());
+            }
+        }
+        Ok(())
+    }
+
     /// For `systemctl status`.
     fn line(&self) -> String {
         let config = &self.setup.configuration.config;
-        match &config.json.file {
+        let file = match &config.json.file {
             Some(file) => format!("watching; events go to {}", file.display()),
             None => "watching; events go to whoever asks".to_owned(),
+        };
+        if self.refused {
+            format!("the new configuration is refused, the old one counts; {file}")
+        } else {
+            file
         }
     }
 }

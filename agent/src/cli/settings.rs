@@ -98,7 +98,7 @@ fn rule(rule: &Rule) -> Result<(Action, Match)> {
             .transpose()?,
         exes: globs(&conditions.exe),
         users: globs(&conditions.user),
-        either_user: false,
+        either_user: action == Action::Keep,
         containers: texts(&conditions.container).iter().map(|text| container_glob(text)).collect(),
         cgroups: globs(&conditions.cgroup),
     };

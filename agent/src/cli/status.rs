@@ -9,11 +9,14 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use nightjar_proto::{agent::v1::GetStatusRequest, v1::Status};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 
 use super::{
-    Period,
-    client::{Target, refused},
+    Global, Period,
+    client::{ConnectError, LONGEST_ANSWER, Target, refused},
     status_view::{self, Health},
     tail::style,
 };
@@ -42,26 +45,28 @@ enum Output {
     Json,
 }
 
-pub(super) fn status(arguments: &Arguments) -> Result<ExitCode> {
+pub(super) fn status(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
+    let target = arguments.target.or_configured(global.config.as_ref())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match arguments.watch {
             None => {
-                let status = ask(&arguments.target).await?;
+                let status = ask(&target).await?;
                 print(&shown(&status, arguments.output))?;
                 Ok(match status_view::health(&status) {
                     Health::Good => ExitCode::SUCCESS,
                     Health::Degraded(_) => ExitCode::from(DEGRADED),
                 })
             }
-            Some(every) => watch(arguments, every.duration()).await.map(|()| ExitCode::SUCCESS),
+            Some(every) => watch(arguments, &target, every.duration()).await.map(|()| ExitCode::SUCCESS),
         }
     })
 }
 
 async fn ask(target: &Target) -> Result<Status> {
     let mut client = target.connect().await?;
-    let answer = client.get_status(GetStatusRequest {}).await;
+    let answer = timeout(LONGEST_ANSWER, client.get_status(GetStatusRequest {})).await;
+    let answer = answer.map_err(|_| ConnectError::Silent(target.path()))?;
     Ok(answer.map_err(|status| refused(&target.path(), &status))?.into_inner())
 }
 
@@ -72,13 +77,13 @@ fn shown(status: &Status, output: Output) -> String {
     }
 }
 
-async fn watch(arguments: &Arguments, every: Duration) -> Result<()> {
+async fn watch(arguments: &Arguments, target: &Target, every: Duration) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut resized = signal(SignalKind::window_change())?;
     let screen = Screen::take(arguments.output)?;
     loop {
-        let text = match ask(&arguments.target).await {
+        let text = match ask(target).await {
             Ok(status) => shown(&status, arguments.output),
             // It may come back.
             Err(error) if screen.is_some() => format!("{error:#}\n"),

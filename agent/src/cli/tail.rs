@@ -25,10 +25,10 @@ use tokio::{
 
 use super::{
     Global, Period,
-    client::{ConnectError, Target, refused},
+    client::{ConnectError, Target, is_final, refused},
     expression::Expression,
     logging, note,
-    run::give_up_privileges,
+    run::{give_up_privileges, tell_missing_privileges},
     say,
     settings::{self, Overrides, flag},
 };
@@ -127,13 +127,14 @@ pub(super) fn tail(global: &Global, arguments: &Arguments) -> Result<()> {
     let condition = arguments.condition.as_deref().map(Expression::compile).transpose().context("--where")?;
     let request = arguments.request();
     selector(&request).map_err(|wrong| anyhow::anyhow!("--kind: {wrong}"))?;
+    let target = arguments.target.or_configured(global.config.as_ref())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let standalone = arguments.standalone || arguments.overrides.any();
     if !standalone {
-        match runtime.block_on(arguments.target.connect()) {
+        match runtime.block_on(target.connect()) {
             Ok(client) => {
                 logging::start(global.verbose, &config::Config::default());
-                return runtime.block_on(attached(client, arguments, request, condition));
+                return runtime.block_on(attached(client, &target, arguments, request, condition));
             }
             Err(ConnectError::Nobody(_)) if !arguments.target.is_named() => {}
             Err(error) => return Err(error.into()),
@@ -191,6 +192,7 @@ fn alone(
     let config = &configuration.config;
     logging::start(global.verbose, config);
     note("loading sensors …");
+    tell_missing_privileges()?;
     let drop_privileges = config.privileges.drop;
     let mut loaded = Loaded::load(
         &settings::kernel_options(config),
@@ -198,6 +200,9 @@ fn alone(
         settings::bounds(config),
         || give_up_privileges(drop_privileges),
     )?;
+    if request.since_ns > 0 {
+        say("--since: no agent runs here, so nobody remembers what was before");
+    }
     let selector = selector(request).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (report, told) = runtime.block_on(async {
@@ -208,9 +213,7 @@ fn alone(
         let mut watch = loaded.watch(Destinations::default())?;
         let who = Who { pid: std::process::id(), uid: rustix::process::getuid().as_raw() };
         let subscription = watch.handle().subscribe(selector, request.tree, who, Duration::ZERO).await?;
-        let Some(subscription) = subscription else {
-            bail!("no process {} runs", list(&request.pids));
-        };
+        let subscription = subscription?;
         let mut writer = Writer::start(arguments.printer(condition))?;
         let mut end = pin!(end(arguments));
         loop {
@@ -236,7 +239,7 @@ fn alone(
             && let Ok(ControlFlow::Continue(())) =
                 tokio::time::timeout(LONGEST_STANDSTILL, writer.write(batch)).await
         {}
-        Ok((report, writer.finish().await?))
+        anyhow::Ok((report, writer.finish().await?))
     })?;
     tell_alone(&report, &told);
     Ok(())
@@ -245,6 +248,7 @@ fn alone(
 /// Shows what a running agent sees.
 async fn attached(
     mut client: nightjar_proto::agent::v1::agent_client::AgentClient<tonic::transport::Channel>,
+    target: &Target,
     arguments: &Arguments,
     mut request: TailRequest,
     condition: Option<Expression>,
@@ -252,53 +256,63 @@ async fn attached(
     let start = Instant::now();
     let mut writer = Writer::start(arguments.printer(condition))?;
     let mut end = pin!(end(arguments));
-    let path = arguments.target.path();
+    let path = target.path();
+    let (mut gone, mut is_whole) = (None, true);
     'agents: loop {
-        let mut events = tokio::select! {
-            answer = client.tail(request.clone()) => match answer {
-                Ok(answer) => answer.into_inner(),
-                Err(status) => return Err(refused(&path, &status)),
-            },
+        let answer = tokio::select! {
+            answer = client.tail(request.clone()) => answer,
             () = &mut end => break,
         };
-        loop {
-            tokio::select! {
-                answer = events.message() => match answer {
+        match answer {
+            Ok(answer) => {
+                if gone.take().is_some() {
+                    say("the agent is back");
+                }
+                let mut events = answer.into_inner();
+                // It stopped when there are no more; it was killed, or gave up on this reader, when that fails.
+                while let Some(answer) = tokio::select! {
+                    answer = events.message() => {
+                        is_whole &= answer.is_ok();
+                        answer.ok().flatten()
+                    }
+                    () = writer.over() => break 'agents,
+                    () = &mut end => break 'agents,
+                } {
+                    let TailResponse { events, missed } = answer;
                     // Where nobody takes what is shown, this waits.
-                    Ok(Some(TailResponse { events, missed })) => tokio::select! {
+                    tokio::select! {
                         flow = writer.write(Batch { events, missed }) => if flow.is_break() {
                             break 'agents;
                         },
                         () = &mut end => break 'agents,
-                    },
-                    // It stopped, or was killed.
-                    Ok(None) | Err(_) => break,
-                },
-                () = writer.over() => break 'agents,
-                () = &mut end => break 'agents,
+                    }
+                }
+                say("the agent is gone; waiting for it to come back (Ctrl-C ends this)");
             }
+            // It was about to end when it was found again.
+            Err(status) if gone.is_some() && !is_final(&status) => {}
+            Err(status) => return Err(refused(&path, &status)),
         }
-        let gone = Instant::now();
-        say("the agent is gone; waiting for it to come back (Ctrl-C ends this)");
+        let gone_at = *gone.get_or_insert_with(Instant::now);
         client = loop {
             tokio::select! {
                 () = tokio::time::sleep(RECONNECT) => {}
                 () = writer.over() => break 'agents,
                 () = &mut end => break 'agents,
             }
-            match arguments.target.connect().await {
+            match target.connect().await {
                 Ok(client) => break client,
-                Err(ConnectError::Nobody(_)) => {}
+                Err(ConnectError::Nobody(_) | ConnectError::Silent(_) | ConnectError::Other(..)) => {}
                 Err(error) => return Err(error.into()),
             }
         };
-        say("the agent is back");
-        request.since_ns = nanoseconds(gone.elapsed());
+        request.since_ns = nanoseconds(gone_at.elapsed());
     }
     let told = writer.finish().await?;
     if !told.quiet {
         let missed = match told.missed {
-            0 => "none missed".to_owned(),
+            0 if is_whole => "none missed".to_owned(),
+            0 => "those of an agent that was killed may be missing".to_owned(),
             missed => format!("{missed} missed, as they were read too slowly"),
         };
         say(&format!("{} events shown in {:.1} s; {missed}", told.shown, start.elapsed().as_secs_f64()));
@@ -314,10 +328,6 @@ fn tell_alone(report: &Report, told: &Told) {
     if told.missed > 0 {
         say(&format!("{} events not shown, as they were read too slowly", told.missed));
     }
-}
-
-fn list(pids: &[u32]) -> String {
-    pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 /// Comes back when it is time to end: a signal, or the time is over.

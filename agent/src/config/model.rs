@@ -98,15 +98,18 @@ pub struct Match {
     #[schemars(schema_with = "shape::match_kind")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<OneOrMany>,
-    /// Path of the program that runs, in its own mount namespace; a glob, whose `*` also fits `/`.
+    /// Path of the program that runs, in its own mount namespace; a glob, whose `*` also fits `/`. In a user
+    /// namespace of its own a process can have any file at any path: there a `drop` by path never fits.
     #[schemars(schema_with = "shape::match_exe")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exe: Option<OneOrMany>,
-    /// Name of the real user, a glob, or its number.
+    /// Name of the user, a glob, or its number. A `drop` fits only where both the real and the effective user do, so
+    /// that nobody's set-user-ID program is dropped with its caller; for a `keep` either is enough.
     #[schemars(schema_with = "shape::match_user")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<OneOrMany>,
-    /// ID of the container, or how it begins; `*` alone fits whatever runs in any container.
+    /// ID of the container, or how it begins; `*` alone fits whatever runs in any container. A `drop` does not
+    /// believe what cgroups below `/user.slice` are called, as users make these.
     #[schemars(schema_with = "shape::match_container")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<OneOrMany>,

@@ -27,6 +27,22 @@ impl Controls {
         self.settings.set(0, settings.to_words(), 0)
     }
 
+    /// Leaves nothing out any more, of whatever cgroup.
+    ///
+    /// # Errors
+    /// When the kernel refuses what a running agent may always do.
+    pub fn forget(&mut self) -> Result<(), MapError> {
+        let keys = self.cgroups.keys().collect::<Result<Vec<_>, _>>()?;
+        for key in keys {
+            match self.cgroups.remove(&key) {
+                // One that just had to go.
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Leaves records out of what comes from a cgroup: bits of [`nightjar_abi::settings::leave_out`].
     ///
     /// # Errors

@@ -220,7 +220,8 @@ impl Kernel {
         programs
     }
 
-    /// Attaches what `wanted` sensors need that are not served, detaches what nobody wants any more.
+    /// Attaches what `wanted` sensors need that are not served. What nobody wants any more stays: an agent that has
+    /// given up its rights could not attach it again.
     ///
     /// # Errors
     /// When one cannot be served; then all is as it was.
@@ -236,13 +237,6 @@ impl Kernel {
             give_back_memory();
             serving.extend(served?);
         }
-        serving.retain(|serving| {
-            let stays = serving.plan.required || wanted(serving.plan);
-            if !stays {
-                detach(ebpf, serving);
-            }
-            stays
-        });
         Ok(())
     }
 

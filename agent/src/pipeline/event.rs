@@ -21,7 +21,7 @@ const MNT_INTERNAL: u32 = 0x4000;
 const AT_FDCWD: i32 = -100;
 /// Inode number of the first user namespace (`PROC_USER_INIT_INO`).
 /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/proc_ns.h#L45>
-const INITIAL_USER_NS: u32 = 0xEFFF_FFFD;
+pub(super) const INITIAL_USER_NS: u32 = 0xEFFF_FFFD;
 const S_ISUID: u32 = 0o4000;
 const S_ISGID: u32 = 0o2000;
 const PERMISSION_BITS: u32 = 0o7777;

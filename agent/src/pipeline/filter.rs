@@ -19,6 +19,8 @@ pub struct Facts<'a> {
     pub container: &'a str,
     /// Path of the cgroup.
     pub cgroup: &'a str,
+    /// It is in another user namespace than the first, where anybody can mount any file at any path.
+    pub in_own_user_namespace: bool,
 }
 
 /// Conditions, all of which must hold. Where a list is empty there is no condition.
@@ -59,6 +61,11 @@ pub fn container_glob(text: &str) -> WildMatch {
     if text == "*" { WildMatch::new("?*") } else { WildMatch::new(&format!("{text}*")) }
 }
 
+/// A container's ID, unless its cgroup is where users make their own.
+fn believed<'a>(container: &'a str, cgroup: &str) -> &'a str {
+    if cgroup.starts_with("/user.slice/") { "" } else { container }
+}
+
 fn any(globs: &[WildMatch], text: &str) -> bool {
     globs.is_empty() || globs.iter().any(|glob| glob.matches(text))
 }
@@ -85,12 +92,18 @@ impl<'a> Facts<'a> {
 // === impl Match ===
 
 impl Match {
+    /// Whether events of a kind can fit.
+    #[must_use]
+    pub fn is_kind(&self, kind: &str) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.include(kind))
+    }
+
     /// Whether all conditions hold.
     #[must_use]
     pub fn fits(&self, facts: &Facts<'_>) -> bool {
         let is_user =
             |(uid, name): &(u32, &str)| any(&self.users, name) || any(&self.users, &uid.to_string());
-        self.kind_fits(facts.kind)
+        self.is_kind(facts.kind)
             && any(&self.exes, facts.exe)
             && any(&self.containers, facts.container)
             && any(&self.cgroups, facts.cgroup)
@@ -102,13 +115,9 @@ impl Match {
                 })
     }
 
-    fn kind_fits(&self, kind: &str) -> bool {
-        self.kinds.as_ref().is_none_or(|kinds| kinds.include(kind))
-    }
-
     /// Whether all conditions hold where only kind, container and cgroup are known; `None`: it depends.
     fn fits_cgroup(&self, kind: &str, container: &str, cgroup: &str) -> Option<bool> {
-        let can = self.kind_fits(kind) && any(&self.containers, container) && any(&self.cgroups, cgroup);
+        let can = self.is_kind(kind) && any(&self.containers, container) && any(&self.cgroups, cgroup);
         match (can, self.exes.is_empty() && self.users.is_empty()) {
             (false, _) => Some(false),
             (true, true) => Some(true),
@@ -133,9 +142,19 @@ impl Filter {
     }
 
     /// Whether an event of this is wanted.
+    ///
+    /// Nobody can hide behind a rule by a name that anybody can take: a path in a user namespace of one's own, a
+    /// cgroup that looks like a container's in one's own part of the hierarchy. Such a process is not dropped for it.
     #[must_use]
     pub fn keeps(&self, facts: &Facts<'_>) -> bool {
-        let first = self.0.iter().find(|(_, conditions)| conditions.fits(facts));
+        let claims = Facts { container: believed(facts.container, facts.cgroup), ..*facts };
+        let first = self.0.iter().find(|(action, conditions)| match action {
+            Action::Keep => conditions.fits(facts),
+            Action::Drop => {
+                let by_path_of_its_own = facts.in_own_user_namespace && !conditions.exes.is_empty();
+                !by_path_of_its_own && conditions.fits(&claims)
+            }
+        });
         first.is_none_or(|(action, _)| *action == Action::Keep)
     }
 
@@ -178,6 +197,7 @@ mod tests {
         users: [(33, "www-data"), (33, "www-data")],
         container: "",
         cgroup: "/system.slice/nginx.service",
+        in_own_user_namespace: false,
     };
     const IN_CONTAINER: Facts<'_> = Facts { container: "0123abcd", cgroup: "/docker/0123abcd", ..EXEC };
 
@@ -235,6 +255,18 @@ mod tests {
         let users = globs(&["www-data"]);
         assert!(drop_if(Match { users: users.clone(), ..Match::default() }).keeps(&sudo));
         assert!(!drop_if(Match { users, either_user: true, ..Match::default() }).keeps(&sudo));
+    }
+
+    #[test]
+    fn nobody_hides_behind_a_path_or_a_cgroup_of_its_own_making() {
+        let by_path = drop_if(Match { exes: globs(&["/usr/bin/ls"]), ..Match::default() });
+        assert!(!by_path.keeps(&EXEC));
+        assert!(by_path.keeps(&Facts { in_own_user_namespace: true, ..EXEC }));
+        let by_container = drop_if(Match { containers: vec![container_glob("*")], ..Match::default() });
+        let own = "/user.slice/user-33.slice/user@33.service/docker-0123abcd.scope";
+        assert!(!by_container.keeps(&IN_CONTAINER));
+        assert!(by_container.keeps(&Facts { cgroup: own, ..IN_CONTAINER }));
+        assert_eq!(by_container.left_out_of("0123abcd", own), 0);
     }
 
     #[test]

@@ -199,7 +199,13 @@ impl Pipeline {
         *self.stats.discarded.entry(reason).or_default() += 1;
     }
 
-    /// Asks for something else from now on.
+    /// Kinds of events that are exported.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<&'static str> {
+        KINDS.iter().map(|kind| kind.name).filter(|kind| self.asked.kinds.include(kind)).collect()
+    }
+
+    /// Asks for something else from now on. What the kernel programs left out before has to be forgotten.
     pub fn ask(&mut self, asked: Asked) {
         self.asked = asked;
         for (key, facts) in self.cgroups.all() {
@@ -229,9 +235,9 @@ impl Pipeline {
     /// Takes note of a cgroup.
     fn learn_cgroup(&mut self, id: u64, flags: u32, path: &Text<'_>) {
         let Some((key, facts)) = self.cgroups.learn(id, flags, path) else { return };
-        let what = left_out(&self.asked.filter, &facts);
-        if what != 0 {
-            self.verdicts.push((key, what));
+        // Nothing as well: it may have had another path before.
+        if !self.asked.filter.is_empty() {
+            self.verdicts.push((key, left_out(&self.asked.filter, &facts)));
         }
     }
 
@@ -454,6 +460,7 @@ impl Pipeline {
             users: [(creds.uid, name(0)), (creds.euid, name(1))],
             container: container.map_or("", |container| &container.id),
             cgroup: cgroup.as_ref().map_or("", |cgroup| &cgroup.path),
+            in_own_user_namespace: creds.user_ns != event::INITIAL_USER_NS,
         };
         (!self.asked.filter.keeps(&facts)).then_some(Discard::Rule)
     }

@@ -263,17 +263,18 @@ impl Table {
         let mut tree: HashSet<u64> = roots.map(|(name, _)| *name).collect();
         let parent =
             |process: &Process| process.parent.as_ref().map(|parent| self.identity.process(&parent.task));
-        let links: Vec<_> =
-            self.processes.iter().filter_map(|(name, process)| Some((parent(process)?, *name))).collect();
-        // Children are mostly behind their parents in age, so few rounds are needed.
-        loop {
-            let found: Vec<_> =
-                links.iter().filter(|(parent, name)| tree.contains(parent) && !tree.contains(name)).collect();
-            if found.is_empty() {
-                return tree;
+        let mut children: HashMap<u64, Vec<u64>> = HashMap::new();
+        for (name, process) in &self.processes {
+            if let Some(parent) = parent(process) {
+                children.entry(parent).or_default().push(*name);
             }
-            tree.extend(found.into_iter().map(|(_, name)| *name));
         }
+        let mut new: Vec<u64> = tree.iter().copied().collect();
+        while let Some(parent) = new.pop() {
+            let born = children.remove(&parent).unwrap_or_default();
+            new.extend(born.into_iter().filter(|child| tree.insert(*child)));
+        }
+        tree
     }
 
     /// Makes sure that there is an entry; gives its name.
@@ -643,6 +644,20 @@ mod tests {
         table.procfs(&info(task(10, 0, 0), INIT), 1234, image("/bin/sh"));
         let process = table.act(&info(task(10, 99 * SECOND, 2), INIT), 99 * SECOND);
         assert_eq!(process.source, Source::Partial);
+    }
+
+    #[test]
+    fn a_tree_has_all_that_descend_from_its_root_and_nobody_else() {
+        let mut table = table(Bounds::default());
+        let (root, child, grandchild) = (task(10, 100, 2), task(11, 200, 2), task(12, 300, 2));
+        table.fork(&info(root, INIT), &INIT, 100);
+        table.fork(&info(child, root), &root, 200);
+        table.fork(&info(grandchild, child), &child, 300);
+        table.fork(&info(task(13, 400, 2), INIT), &INIT, 400);
+        let names = |tasks: &[TaskRef]| tasks.iter().map(|task| table.identity.process(task)).collect();
+        assert_eq!(table.tree(&[10]), names(&[root, child, grandchild]));
+        assert_eq!(table.tree(&[11, 12]), names(&[child, grandchild]));
+        assert!(table.tree(&[99]).is_empty());
     }
 
     #[test]

@@ -8,11 +8,11 @@ use nightjar_proto::{
     v1::{self, Event},
 };
 use prost::Message as _;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Peer};
+use super::{Answers, Peer, READERS};
 use crate::{
     export::hub::{Selector, Subscription, Who},
     pipeline::{
@@ -22,20 +22,24 @@ use crate::{
     watch::NoAnswer,
 };
 
-/// Those who watch at a time.
-const READERS: usize = 16;
+/// Values of one list of a request, and bytes of one of them: each is held against every event, on the thread that
+/// drains the ring.
+const VALUES: usize = 64;
+const VALUE_BYTES: usize = 256;
 /// Bytes of one answer, about; gRPC's own bound is 4 MiB.
 const ANSWER: usize = 256 << 10;
+
+/// Events of the history that are looked at in one go.
+const HISTORY_PART: usize = 256;
 
 /// Answers by a watch.
 pub(super) struct Service {
     answers: Answers,
-    places: Arc<Semaphore>,
 }
 
 impl Service {
     pub(super) fn new(answers: Answers) -> Self {
-        Self { answers, places: Arc::new(Semaphore::new(READERS)) }
+        Self { answers }
     }
 }
 
@@ -47,16 +51,15 @@ impl Agent for Service {
         let peer = request.extensions().get::<Peer>().cloned();
         let peer = peer.ok_or_else(|| Status::permission_denied("it is not known who asks"))?;
         let request = request.into_inner();
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+        let place = Arc::clone(&self.answers.readers).try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!("{READERS} watch already; wait until one of them ends"))
         })?;
         let selector = selector(&request).map_err(Status::invalid_argument)?;
         let (who, back) = (Who { pid: peer.pid, uid: peer.uid }, Duration::from_nanos(request.since_ns));
         let subscription = self.answers.handle.subscribe(selector, request.tree, who, back).await;
-        let subscription = subscription.map_err(|error| no_answer(&error))?.ok_or_else(|| {
-            let pids: Vec<_> = request.pids.iter().map(ToString::to_string).collect();
-            Status::not_found(format!("no process {} runs", pids.join(" or ")))
-        })?;
+        let subscription = subscription
+            .map_err(|error| no_answer(&error))?
+            .map_err(|refused| Status::not_found(refused.to_string()))?;
         // One answer waits to be sent while the next is made; what comes meanwhile waits in the queue.
         let (answers, stream) = mpsc::channel(1);
         tokio::spawn(async move {
@@ -84,7 +87,11 @@ async fn feed(
     let Subscription { queue, history, selector } = subscription;
     let is_wanted =
         |event: &bytes::Bytes| Event::decode(event.clone()).is_ok_and(|event| selector.fits(&event));
-    send(history.into_iter().filter(is_wanted), 0, to).await?;
+    for part in history.chunks(HISTORY_PART) {
+        send(part.iter().filter(|event| is_wanted(event)).cloned(), 0, to).await?;
+        // Others are served by the same thread.
+        tokio::task::yield_now().await;
+    }
     loop {
         // A reader that goes away while nothing happens should not be kept.
         let batch = tokio::select! {
@@ -122,6 +129,19 @@ async fn send(
 /// # Errors
 /// What is wrong about it, in words.
 pub fn selector(request: &TailRequest) -> Result<Selector, String> {
+    for (name, texts) in [
+        ("kinds", &request.kinds),
+        ("exes", &request.exes),
+        ("users", &request.users),
+        ("containers", &request.containers),
+    ] {
+        if texts.len() > VALUES || texts.iter().any(|text| text.len() > VALUE_BYTES) {
+            return Err(format!("{name}: at most {VALUES} values of at most {VALUE_BYTES} bytes each"));
+        }
+    }
+    if request.pids.len() > VALUES {
+        return Err(format!("pids: at most {VALUES}"));
+    }
     if request.tree && request.pids.is_empty() {
         return Err("a tree needs a process ID that it begins with".to_owned());
     }

@@ -10,7 +10,10 @@ mod peer;
 use std::{
     fs, future, io,
     net::SocketAddr,
-    os::unix::{fs::PermissionsExt, net as unix},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net as unix,
+    },
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -40,8 +43,12 @@ use crate::{
     watch::{Handle, NoAnswer},
 };
 
-/// Connections to one listener at a time.
+/// Connections to one listener at a time: of root, and of all others, who cannot keep root out.
 const CONNECTIONS: usize = 64;
+/// Those who watch at a time.
+const READERS: usize = 16;
+/// How long those who watch may take at the end for what they have not read yet.
+const LONGEST_FAREWELL: Duration = Duration::from_millis(700);
 /// After a connection could not be taken: for want of descriptors, mostly.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -57,8 +64,27 @@ pub enum ServerError {
     /// It cannot be made.
     #[error("cannot listen on {}", .0.display())]
     Unix(PathBuf, #[source] io::Error),
+    /// It cannot be given to the group.
+    #[error(
+        "cannot give {} to group {group} (socket.group); this takes CAP_CHOWN, under systemd in CapabilityBoundingSet",
+        path.display()
+    )]
+    Group {
+        /// The socket.
+        path: PathBuf,
+        /// Number of the group.
+        group: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Somebody else could put another socket in its place.
+    #[error("the folder {} may be written to by others than root; set socket.path to another, or chmod go-w it", .0.display())]
+    OpenFolder(PathBuf),
     /// The address cannot be had.
-    #[error("cannot listen on {0} for metrics; set metrics.listen to a free address of this host")]
+    #[error(
+        "cannot listen on {0} for metrics; set metrics.listen to a free address of this host (under systemd, the unit \
+         must allow it: PrivateNetwork=no and AF_INET in RestrictAddressFamilies)"
+    )]
     Tcp(SocketAddr, #[source] io::Error),
 }
 
@@ -73,6 +99,8 @@ pub struct Answers {
     pub handle: Handle,
     /// The rest.
     pub about: About,
+    /// A place for each who watches.
+    readers: Arc<Semaphore>,
 }
 
 /// A listener that is served until this is dropped.
@@ -93,6 +121,20 @@ impl About {
 // === impl Answers ===
 
 impl Answers {
+    /// From a watch.
+    #[must_use]
+    pub fn new(handle: Handle, about: About) -> Self {
+        Self { handle, about, readers: Arc::new(Semaphore::new(READERS)) }
+    }
+
+    /// Comes back when those who watch have read to the end, or had the time to.
+    pub async fn farewell(&self) {
+        let everybody = u32::try_from(READERS).unwrap_or(u32::MAX);
+        let _slow = tokio::time::timeout(LONGEST_FAREWELL, self.readers.acquire_many(everybody)).await;
+        // What was handed to the connections is on its way to the sockets.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
     /// All of the status.
     ///
     /// # Errors
@@ -159,7 +201,13 @@ fn bind(path: &Path, group: Option<u32>) -> Result<unix::UnixListener, ServerErr
     use std::os::unix::fs::FileTypeExt;
     let failed = |error| ServerError::Unix(path.to_owned(), error);
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|error| ServerError::Folder(folder.to_owned(), error))?;
+        let failed = |error| ServerError::Folder(folder.to_owned(), error);
+        fs::create_dir_all(folder).map_err(failed)?;
+        let facts = fs::metadata(folder).map_err(failed)?;
+        let own = rustix::process::geteuid().as_raw();
+        if facts.mode() & 0o022 != 0 || (facts.uid() != 0 && facts.uid() != own) {
+            return Err(ServerError::OpenFolder(folder.to_owned()));
+        }
     }
     match fs::symlink_metadata(path) {
         Ok(facts) if facts.file_type().is_socket() => {
@@ -174,8 +222,11 @@ fn bind(path: &Path, group: Option<u32>) -> Result<unix::UnixListener, ServerErr
     let listener = unix::UnixListener::bind(path).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     // To connect takes the right to write, which the default mask leaves to the owner until here.
-    if let Some(group) = group {
-        std::os::unix::fs::chown(path, None, Some(group)).map_err(failed)?;
+    if let Some(group) = group
+        && let Err(error) = std::os::unix::fs::chown(path, None, Some(group))
+    {
+        let _half_made = fs::remove_file(path);
+        return Err(ServerError::Group { path: path.to_owned(), group, source: error });
     }
     let mode = if group.is_some() { 0o660 } else { 0o600 };
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
@@ -185,9 +236,8 @@ fn bind(path: &Path, group: Option<u32>) -> Result<unix::UnixListener, ServerErr
 async fn accept(listener: UnixListener, group: Option<u32>, answers: Answers) {
     let routes = tonic::service::Routes::new(AgentServer::new(Service::new(answers.clone())));
     let routes = routes.into_axum_router().route("/metrics", metrics_route(answers));
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let (of_root, of_others) = (Arc::new(Semaphore::new(CONNECTIONS)), Arc::new(Semaphore::new(CONNECTIONS)));
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -202,6 +252,11 @@ async fn accept(listener: UnixListener, group: Option<u32>, answers: Answers) {
                 warn!("a connection of somebody unknown is closed: {error}");
                 continue;
             }
+        };
+        let places = if peer.uid == 0 { &of_root } else { &of_others };
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+            warn!("user {} has too many connections to the socket, or others have: one is closed", peer.uid);
+            continue;
         };
         let may_read = peer.may_read(group);
         debug!("process {} of user {} connected; it may read: {may_read}", peer.pid, peer.uid);
@@ -280,6 +335,14 @@ fn refuse(uid: u32) -> axum::response::Response {
     let mut response = (StatusCode::FORBIDDEN, format!("{why}\n")).into_response();
     let _only_ascii = tonic::Status::permission_denied(why).add_header(response.headers_mut());
     response
+}
+
+impl Serving {
+    /// Ends it; comes back when the address is free again.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        let _aborted = (&mut self.task).await;
+    }
 }
 
 impl Drop for Serving {

@@ -14,7 +14,7 @@ use std::{
             net::{SocketAddr, UnixDatagram},
         },
     },
-    process::{self, Command},
+    process,
     time::Duration,
 };
 
@@ -85,11 +85,6 @@ impl Notifier {
         self.tell(format!("STOPPING=1\n{}", status_line(status)));
     }
 
-    /// A line for `systemctl status`.
-    pub fn status(&self, status: &str) {
-        self.tell(status_line(status));
-    }
-
     /// How often to [`ping`](Self::ping), if the service manager wants that: twice in the time after which it
     /// takes the agent for hung.
     #[must_use]
@@ -100,12 +95,6 @@ impl Notifier {
     /// The agent is alive.
     pub fn ping(&self) {
         self.tell("WATCHDOG=1\n".to_owned());
-    }
-
-    /// Keeps the way to the service manager from a program that this process is about to run, which has
-    /// nothing to say to it.
-    pub fn hide_from<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command.env_remove(NOTIFY_SOCKET).env_remove(WATCHDOG_USEC).env_remove(WATCHDOG_PID)
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "made for this call")]
@@ -201,7 +190,6 @@ mod tests {
         notifier.ready("watching");
         notifier.reloading();
         notifier.ready("watching 9 kinds");
-        notifier.status("nothing lost");
         notifier.ping();
         notifier.stopping("writing what is left");
     }
@@ -214,7 +202,6 @@ mod tests {
         let seconds = micros.parse::<i64>().unwrap() / 1_000_000;
         assert!((now - 60..=now).contains(&seconds), "{seconds} at {now}");
         assert_eq!(manager.next(), "READY=1\nSTATUS=watching 9 kinds\n");
-        assert_eq!(manager.next(), "STATUS=nothing lost\n");
         assert_eq!(manager.next(), "WATCHDOG=1\n");
         assert_eq!(manager.next(), "STOPPING=1\nSTATUS=writing what is left\n");
         manager.expect_nothing();
@@ -287,10 +274,10 @@ mod tests {
     #[test]
     fn a_status_is_one_line_whatever_is_in_it() {
         let manager = Manager::abstract_one("status");
-        manager.notifier().status("lost\nMAINPID=1\r\0\x1b[2J");
-        assert_eq!(manager.next(), "STATUS=lost MAINPID=1   [2J\n");
-        manager.notifier().status(&"ä".repeat(LONGEST_STATUS));
-        assert_eq!(manager.next(), format!("STATUS={}\n", "ä".repeat(LONGEST_STATUS / 2)));
+        manager.notifier().stopping("lost\nMAINPID=1\r\0\x1b[2J");
+        assert_eq!(manager.next(), "STOPPING=1\nSTATUS=lost MAINPID=1   [2J\n");
+        manager.notifier().stopping(&"ä".repeat(LONGEST_STATUS));
+        assert_eq!(manager.next(), format!("STOPPING=1\nSTATUS={}\n", "ä".repeat(LONGEST_STATUS / 2)));
     }
 
     #[test]
@@ -309,7 +296,7 @@ mod tests {
         manager.expect_nothing();
     }
 
-    /// What another process does: tells all, and runs a program.
+    /// What another process does: tells all.
     #[test]
     #[ignore = "is the other process of the test below"]
     fn a_service() {
@@ -319,20 +306,14 @@ mod tests {
         let notifier = Notifier::from_environment();
         say(&format!("{:?}", notifier.ping_every()));
         tell_all(&notifier);
-        let mut command = Command::new("env");
-        let output = notifier.hide_from(&mut command).output().unwrap();
-        let inherited = String::from_utf8(output.stdout).unwrap();
-        assert!(inherited.contains("PATH="), "{inherited}");
-        let variables = inherited.lines().filter(|line| line.contains("NOTIFY") || line.contains("WATCHDOG"));
-        say(&variables.collect::<Vec<_>>().join(" "));
     }
 
     #[test]
-    fn a_service_tells_from_its_environment_which_programs_it_runs_do_not_inherit() {
+    fn a_service_is_told_by_its_environment_whom_to_tell() {
         let manager = Manager::at_a_path();
         let mut service = other(&[], module_path!(), "a_service");
         service.env(NOTIFY_SOCKET, &manager.name).env(WATCHDOG_USEC, "20000000").env_remove(WATCHDOG_PID);
-        assert_eq!(said(&mut service), ["Some(10s)", ""]);
+        assert_eq!(said(&mut service), ["Some(10s)"]);
         expect_all(&manager);
     }
 }

@@ -20,7 +20,10 @@ use nightjar_proto::v1::{self, Event};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
-use super::meter::{Meter, View};
+use super::{
+    Refused,
+    meter::{Meter, View},
+};
 use crate::{
     decode,
     export::{
@@ -46,7 +49,7 @@ pub(super) enum Command {
         who: Who,
         back: Duration,
         tree: bool,
-        reply: oneshot::Sender<Option<Subscription>>,
+        reply: oneshot::Sender<Result<Subscription, Refused>>,
     },
     /// To tell how it is.
     Status(oneshot::Sender<v1::Status>),
@@ -134,6 +137,8 @@ pub(super) struct Drain {
     pub(super) since: u64,
     /// What the file had lost when that was last told.
     pub(super) told_unwritten: Vec<(&'static str, u64)>,
+    /// A loss was told to the file, which may lose that as well.
+    pub(super) tells_of_unwritten: bool,
     /// Told once when no output wants any more.
     pub(super) over: Option<oneshot::Sender<()>>,
 }
@@ -276,13 +281,8 @@ impl Drain {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Stop => return true,
-                Command::Subscribe { mut selector, who, back, tree, reply } => {
-                    if tree {
-                        selector.tree = Some(self.pipeline.tree(&selector.pids));
-                    }
-                    let is_there = selector.tree.as_ref().is_none_or(|tree| !tree.is_empty());
-                    let subscription = is_there.then(|| self.outputs.hub.subscribe(selector, who, back));
-                    let _nobody_waits = reply.send(subscription);
+                Command::Subscribe { selector, who, back, tree, reply } => {
+                    let _nobody_waits = reply.send(self.subscribe(selector, who, back, tree));
                 }
                 Command::Status(reply) => {
                     let _nobody_waits = reply.send(self.status(told));
@@ -293,9 +293,35 @@ impl Drain {
         false
     }
 
+    fn subscribe(
+        &mut self,
+        mut selector: Selector,
+        who: Who,
+        back: Duration,
+        tree: bool,
+    ) -> Result<Subscription, Refused> {
+        let recorded = self.pipeline.kinds();
+        if !recorded.iter().any(|kind| selector.conditions.is_kind(kind)) {
+            return Err(Refused::NotRecorded(recorded.join(", ")));
+        }
+        if tree {
+            let processes = self.pipeline.tree(&selector.pids);
+            if processes.is_empty() {
+                return Err(Refused::NoProcess(selector.pids));
+            }
+            selector.tree = Some(processes);
+        }
+        Ok(self.outputs.hub.subscribe(selector, who, back))
+    }
+
     fn change(&mut self, change: Change) {
+        // What was made by the old settings is mostly told by them.
+        self.drain();
         let Change { asked, settings, file, history, sensors, programs } = change;
         self.pipeline.ask(asked);
+        if let Err(error) = self.controls.forget() {
+            error!("the kernel programs may leave out what is wanted again: {error}; restart the agent");
+        }
         if let Err(error) = self.controls.set(&settings) {
             error!("the kernel programs keep their old settings: {error}");
         }
@@ -365,7 +391,15 @@ impl Drain {
         let lost = self.outputs.file.as_ref().map_or_else(Vec::new, JsonFile::lost);
         let before = std::mem::replace(&mut self.told_unwritten, lost.clone());
         let told = |reason| before.iter().find(|(of, _)| *of == reason).map_or(0, |(_, count)| *count);
-        lost.into_iter().map(|(reason, count)| (reason, count.saturating_sub(told(reason)))).collect()
+        let mut more: Vec<_> =
+            lost.into_iter().map(|(reason, count)| (reason, count.saturating_sub(told(reason)))).collect();
+        // That of these the event of the last loss is one is no news, and would never end.
+        if std::mem::take(&mut self.tells_of_unwritten)
+            && let Some((_, count)) = more.iter_mut().find(|(_, count)| *count > 0)
+        {
+            *count -= 1;
+        }
+        more
     }
 
     fn tell_losses(&mut self, told: &mut Sample, told_at: &mut u64) {
@@ -387,6 +421,7 @@ impl Drain {
                 self.meter.lost(telemetry);
             }
             let _counted_elsewhere = self.outputs.event(&event);
+            self.tells_of_unwritten = self.outputs.file.is_some();
         }
         (*told, *told_at) = (sample, now);
     }

@@ -92,6 +92,19 @@ pub enum Patience {
     Seconds,
 }
 
+/// Why there is nothing to watch for a reader.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// None of the processes that the tree begins with.
+    #[error("no process {} runs", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "))]
+    NoProcess(Vec<u32>),
+    /// None of the kinds is exported.
+    #[error(
+        "this agent does not record such events; its setting kinds leaves {0}, and tail --standalone looks for itself"
+    )]
+    NotRecorded(String),
+}
+
 /// The draining thread is gone, or busy for very long.
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
@@ -192,6 +205,7 @@ impl Loaded {
             commands: orders,
             since,
             told_unwritten: Vec::new(),
+            tells_of_unwritten: false,
             over: Some(is_over),
         };
         let thread = thread::Builder::new().name("drain".to_owned());
@@ -216,8 +230,7 @@ impl Watch {
         let _said_or_gone = (&mut self.over).await;
     }
 
-    /// Attaches what `wanted` sensors need and are not served yet, detaches those that nobody wants; tells which
-    /// are served then, and by which programs.
+    /// Attaches what `wanted` sensors need and are not served yet; tells which are served then, and by which programs.
     ///
     /// # Errors
     /// When one cannot be served. Then all is as it was.
@@ -278,8 +291,7 @@ impl Watch {
 
 impl Handle {
     /// Registers a reader who wants what comes from now on, and what is at most `back` old as far as it is
-    /// remembered. With `tree`, the processes of the selector and all their descendants; `None` when there are
-    /// none.
+    /// remembered. With `tree`, the processes of the selector and all their descendants.
     ///
     /// # Errors
     /// When the watch does not answer.
@@ -289,7 +301,7 @@ impl Handle {
         tree: bool,
         who: Who,
         back: Duration,
-    ) -> Result<Option<Subscription>, NoAnswer> {
+    ) -> Result<Result<Subscription, Refused>, NoAnswer> {
         self.ask(|reply| Command::Subscribe { selector, who, back, tree, reply }).await
     }
 

@@ -1,10 +1,12 @@
 //! Follows the arguments of a command by what its program makes of them, through programs that run others
 //! (`sudo`, `sh -c`, `docker exec`).
 
+use std::mem::take;
+
 use super::{
     mask::{Masks, Span, arguments, position},
     names::{self, Kind},
-    programs::{MOST_RULES, PROGRAMS, Place, Program, Rule, Syntax, Takes},
+    programs::{MOST_RULES, PROGRAMS, Place, Program, READS_SECRET, Rule, Syntax, Takes},
     shell::{Token, Tokens},
     text::Context,
 };
@@ -61,6 +63,10 @@ struct Command {
     depth: u8,
     /// Another program runs it, and may have been given it as one word.
     run: bool,
+    /// What it writes, where that is its operands.
+    said: Vec<Span>,
+    /// What the command before wrote into it.
+    piped: Vec<Span>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -106,10 +112,43 @@ impl Walk<'_> {
             match token {
                 Token::Word(word) => {
                     self.word(&mut command, word);
+                    self.piped(&mut command, word);
                     self.substitution(word, depth);
                 }
-                Token::Break => command = fresh(),
+                Token::Pipe => command = Command { piped: take(&mut command.said), ..fresh() },
+                // The next word forgets what was said, a pipe does not: `(echo x) | cat`.
+                Token::Break => {
+                    let begun = command.state != State::Start;
+                    let piped = if begun { Vec::new() } else { take(&mut command.piped) };
+                    command = Command { said: take(&mut command.said), piped, ..fresh() };
+                }
             }
+        }
+    }
+
+    /// What came through a pipe is a secret, if the command as far as it was read says so.
+    fn piped(&mut self, command: &mut Command, word: Span) {
+        if command.piped.is_empty() {
+            return;
+        }
+        let rules = command.program.map_or(&[][..], |program| program.rules);
+        let row = rules
+            .iter()
+            .enumerate()
+            .find(|(row, rule)| rule.place == Place::Input && command.is_active(*row, rule));
+        let takes = match row {
+            Some((_, rule)) => rule.takes,
+            None if is_one_of(word.of(self.text), READS_SECRET) => Takes::Whole,
+            None => return,
+        };
+        let said = take(&mut command.piped);
+        let said = match &said[..] {
+            // The format of `printf`.
+            [format, values @ ..] if !values.is_empty() && format.of(self.text).contains(&b'%') => values,
+            said => said,
+        };
+        for &word in said {
+            self.take(command, word, takes);
         }
     }
 
@@ -151,7 +190,8 @@ impl Walk<'_> {
         }
         let program = self.programs.get(bytes);
         let state = if program.is_some() { State::Arguments } else { State::Unknown };
-        *command = Command { program, state, depth: command.depth, ..Command::default() };
+        let piped = take(&mut command.piped);
+        *command = Command { program, state, depth: command.depth, piped, ..Command::default() };
     }
 
     fn argument(&mut self, command: &mut Command, word: Span) {
@@ -190,6 +230,10 @@ impl Walk<'_> {
         let bytes = word.of(self.text);
         for (row, rule) in program.rules.iter().enumerate() {
             if !command.is_active(row, rule) {
+                // Letters are heard one by one.
+                if bytes.starts_with(b"--") {
+                    command.hear(row, rule, bytes);
+                }
                 continue;
             }
             let (Place::Option(name) | Place::Joined(name) | Place::Switch(name)) = rule.place else {
@@ -323,6 +367,12 @@ impl Walk<'_> {
                 self.context.harmless.push(word);
                 bytes.starts_with(b"pass:").then(|| word.skip(5))
             }
+            Takes::Said => {
+                if command.depth > 0 {
+                    command.said.push(word);
+                }
+                None
+            }
             Takes::Nothing => {
                 self.context.harmless.push(word);
                 None
@@ -364,7 +414,7 @@ impl Command {
 
     /// What follows is another program.
     fn run(&mut self) {
-        *self = Self { depth: self.depth, run: true, ..Self::default() };
+        *self = Self { depth: self.depth, run: true, piped: take(&mut self.piped), ..Self::default() };
     }
 }
 

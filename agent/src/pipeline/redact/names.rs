@@ -8,7 +8,7 @@
 const LONGEST: usize = 128;
 /// A private key is not shorter than this; its name is often followed by a file or by another name.
 const SHORTEST_KEY: usize = 32;
-/// Signatures of signed addresses are not shorter than this.
+/// Signatures of signed addresses are not shorter than this, where it is not clear that they are in one.
 const SHORTEST_SIGNATURE: usize = 20;
 
 /// Which values of a name are secret.
@@ -20,8 +20,10 @@ pub enum Kind {
     NoPath,
     /// Text long enough for a private key.
     KeyText,
-    /// A long text after `?` or `&`: the signature of an address.
+    /// The signature of an address, after `?` or `&`.
     Query,
+    /// What may be one, or the next command of a shell: `a&sig=x`.
+    LongQuery,
     /// What has `=`: without it, the name of a file.
     Cookie,
 }
@@ -104,6 +106,7 @@ pub const HINTS: &[&str] = &[
     "jwt",
     "psk",
     "sig=",
+    "code=",
     "signature",
     "identified",
     "cookie",
@@ -198,10 +201,10 @@ pub fn is_secret(kind: Kind, value: &[u8]) -> bool {
         return false;
     }
     match kind {
-        Kind::Any => true,
+        Kind::Any | Kind::Query => true,
         Kind::NoPath => !is_path(value),
         Kind::KeyText => value.len() >= SHORTEST_KEY && !is_path(value),
-        Kind::Query => value.len() >= SHORTEST_SIGNATURE,
+        Kind::LongQuery => value.len() >= SHORTEST_SIGNATURE,
         Kind::Cookie => value.contains(&b'='),
     }
 }

@@ -1,7 +1,7 @@
 //! Which arguments of well-known programs are secrets although no name says so, and which programs run
 //! others. Options with a telling name (`--password`) are not in here: see [`super::names`].
 
-use Takes::{After, AfterLast, Command, Cookie, Logon, Nothing, Proxy, Script, Source, Unnamed, Whole};
+use Takes::{After, AfterLast, Command, Cookie, Logon, Nothing, Proxy, Said, Script, Source, Unnamed, Whole};
 
 /// What of an argument is the secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Takes {
     Cookie,
     /// Nothing, although the name of the option says so.
     Nothing,
+    /// Nothing, but the next program of a pipe reads it.
+    Said,
     /// It is text that a shell reads.
     Script,
     /// It is a program, with its arguments after it.
@@ -47,6 +49,8 @@ pub enum Place {
     Named,
     /// After `--`.
     Dashes,
+    /// What a shell pipes into the program, as `echo` writes it.
+    Input,
 }
 
 /// A row of a program.
@@ -115,6 +119,7 @@ const fn operands(takes: Takes) -> Rule {
 
 const NAMED: Rule = Rule::new(Place::Named, Whole);
 const CONFIG: Rule = NAMED.after(&["config"]);
+const INPUT: Rule = Rule::new(Place::Input, Whole);
 const DASHES: Rule = Rule::new(Place::Dashes, Command);
 
 const fn program(names: &'static [&'static str], letters: &'static str, rules: &'static [Rule]) -> Program {
@@ -138,6 +143,15 @@ impl Program {
 
 /// The first operand is a program.
 const RUNS_FIRST: &[Rule] = &[operand(0, Command)];
+/// Options that make any program read a secret from its input.
+pub const READS_SECRET: &[&str] = &[
+    "--password-stdin",
+    "--pass-stdin",
+    "--token-stdin",
+    "--with-token",
+    "--passphrase-fd",
+    "--passphrase-fd=0",
+];
 /// The second is, after a time, a host or a directory.
 const RUNS_SECOND: &[Rule] = &[operand(1, Command)];
 
@@ -295,7 +309,11 @@ pub const PROGRAMS: &[Program] = &[
         "Apso",
         &[option("-a", After(b':')), option("--auth", After(b':'))],
     ),
-    program(&["htpasswd"], "C", &[operand(2, Whole).after(&["-b"]), operand(1, Whole).after(&["-n"])]),
+    program(
+        &["htpasswd"],
+        "C",
+        &[operand(2, Whole).after(&["-b"]), operand(1, Whole).after(&["-n"]), INPUT.after(&["-i"])],
+    ),
     program(&["mosquitto_passwd"], "H", &[operand(2, Whole).after(&["-b"])]),
     program(&["lftp"], "pef", &[option("-u", After(b','))]),
     program(&["ncftp", "ncftpget", "ncftpput", "ncftpls"], "uPdrt", &[option("-p", Whole)]),
@@ -385,12 +403,30 @@ pub const PROGRAMS: &[Program] = &[
     program(&["dig", "nsupdate", "knsupdate", "delv"], "bcfikpqtxuv", &[option("-y", AfterLast(b':'))]),
     // Accounts and networks
     program(&["useradd", "usermod"], "bcdefgGkKlprRsuZ", &[option("-p", Whole)]),
+    program(&["chpasswd"], "ceRs", &[Rule::new(Place::Input, After(b':'))]),
+    program(&["passwd", "smbpasswd", "kinit", "cryptsetup"], "", &[INPUT]),
     program(&["mkpasswd"], "mSRP", &[operand(0, Whole)]),
     program(&["wpa_passphrase"], "", &[operand(1, Whole)]),
     program(&["nmcli"], "cefgmotw", &[NAMED]),
     program(&["wpa_cli"], "pigB", &[NAMED]),
     program(&["iwconfig"], "", &[operand(0, Whole).after(&["key"]), operand(0, Whole).after(&["enc"])]),
     // Archives and keys
+    program(&["ssh-keygen"], "abCDEFfIJjKMmnNOPRrSstTVWwYZz", &[option("-N", Whole), option("-P", Whole)]),
+    worded(
+        &[
+            "pdftotext",
+            "pdftoppm",
+            "pdftocairo",
+            "pdftohtml",
+            "pdftops",
+            "pdfinfo",
+            "pdffonts",
+            "pdfimages",
+            "pdfdetach",
+        ],
+        &["-f", "-l", "-r"],
+        &[option("-upw", Whole), option("-opw", Whole)],
+    ),
     program(&["zip", "zipcloak", "zipnote"], "bntx", &[option("-P", Whole)]),
     program(&["unzip", "zipinfo"], "d", &[option("-P", Whole)]),
     worded(&["7z", "7za", "7zr", "7zz"], &[], &[joined("-p", Whole)]),
@@ -429,6 +465,7 @@ pub const PROGRAMS: &[Program] = &[
             option("-p", Whole).after(&["login"]),
             operand(1, Command).after(&["run"]),
             operand(1, Command).after(&["exec"]),
+            INPUT.after(&["secret", "create"]),
         ],
     },
     program(
@@ -466,7 +503,11 @@ pub const PROGRAMS: &[Program] = &[
     program(
         &["gh", "glab"],
         "Renoar",
-        &[option("-b", Whole).after(&["secret", "set"]), option("--body", Whole).after(&["secret", "set"])],
+        &[
+            option("-b", Whole).after(&["secret", "set"]),
+            option("--body", Whole).after(&["secret", "set"]),
+            INPUT.after(&["secret", "set"]),
+        ],
     ),
     worded(
         &["vault", "bao"],
@@ -525,8 +566,13 @@ pub const PROGRAMS: &[Program] = &[
     ),
     program(&["flock"], "wE", &[option("-c", Script), operand(1, Command)]).with(&["--timeout", "--wait"]),
     program(&["env"], "uC", &[option("-S", Script), operand(0, Command)]).with(&["--unset", "--chdir"]),
-    program(&["sudo"], "ugpCrtTUDRhc", RUNS_FIRST)
-        .with(&["--user", "--group", "--prompt", "--chdir", "--host"]),
+    program(&["echo", "printf"], "", &[operands(Said)]),
+    program(
+        &["sudo"],
+        "ugpCrtTUDRhc",
+        &[operand(0, Command), INPUT.after(&["-S"]), INPUT.after(&["--stdin"])],
+    )
+    .with(&["--user", "--group", "--prompt", "--chdir", "--host"]),
     program(&["doas"], "uCa", RUNS_FIRST),
     program(
         &[

@@ -10,6 +10,8 @@ pub enum Token {
     Word(Span),
     /// What follows is another command.
     Break,
+    /// What follows is another command, which reads what the one before writes.
+    Pipe,
 }
 
 /// Splits a text.
@@ -37,6 +39,14 @@ impl Iterator for Tokens<'_> {
                 [b'$', b'(', ..] => {
                     self.rest = self.rest.skip(2);
                     return Some(Token::Break);
+                }
+                [b'|', b'|', ..] => {
+                    self.rest = self.rest.skip(2);
+                    return Some(Token::Break);
+                }
+                [b'|', ..] => {
+                    self.rest = self.rest.skip(1);
+                    return Some(Token::Pipe);
                 }
                 [byte, ..] if ends_command(*byte) => {
                     self.rest = self.rest.skip(1);
@@ -131,7 +141,8 @@ mod tests {
         Tokens::new(text.as_bytes(), Span::new(0, text.len()))
             .map(|token| match token {
                 Token::Word(span) => text[span.start..span.end].to_owned(),
-                Token::Break => "|".to_owned(),
+                Token::Break => ";".to_owned(),
+                Token::Pipe => "|".to_owned(),
             })
             .collect()
     }
@@ -145,8 +156,9 @@ mod tests {
 
     #[test]
     fn commands_are_told_apart() {
-        assert_eq!(tokens("a&&b|c;d"), ["a", "|", "|", "b", "|", "c", "|", "d"]);
-        assert_eq!(tokens("X=$(a b) c"), ["X=", "|", "a", "b", "|", "c"]);
+        assert_eq!(tokens("a&&b|c;d"), ["a", ";", ";", "b", "|", "c", ";", "d"]);
+        assert_eq!(tokens("a || b"), ["a", ";", "b"]);
+        assert_eq!(tokens("X=$(a b) c"), ["X=", ";", "a", "b", ";", "c"]);
         assert_eq!(tokens("a 2>&1 >f # b"), ["a", "2", "1", "f"]);
     }
 

@@ -199,7 +199,7 @@ fn every_row_of_every_program_masks() {
                     }
                     programs::Place::Operands => vec!["one", "HUNTER22"],
                     programs::Place::Named => vec!["password", "HUNTER22"],
-                    programs::Place::Switch(_) | programs::Place::Dashes => continue,
+                    programs::Place::Switch(_) | programs::Place::Dashes | programs::Place::Input => continue,
                 };
                 let line = [["/usr/bin/", name].concat()]
                     .into_iter()
@@ -389,6 +389,15 @@ const FAR_REACHING: &[&str] = &[
     "secretsecret",
     "--secret -",
     "hooks.slack.com/services/",
+    "password for ",
+    "password for '",
+    "password(",
+    "PASSWORD:",
+    "code=",
+    "&code=client_secret",
+    "echo a|",
+    "echo a |sudo -S ",
+    "|",
 ];
 
 /// What this thread has used, as others use the machine too.
@@ -448,6 +457,10 @@ const PLACES: &[&str] = &[
     "sh\0-c\0mysql -p'{}' db\0",
     "sh\0-c\0PGPASSWORD='{}' psql; echo done\0",
     "sh\0-c\0app --password '{}' | tee x\0",
+    "sh\0-c\0echo '{}' | sudo -S id\0",
+    "mysql\0-e\0SET PASSWORD FOR 'bob'@'%' = '{}'\0",
+    "ssh-keygen\0-N\0{}\0-f\0a\0",
+    "app\0--secret:{}\0",
     "sudo\0-u\0root\0env\0X=1\0redis-cli\0-a\0{}\0",
     "git\0clone\0https://bob:{}@example.com/a.git\0",
     "openssl\0rsa\0-passin\0pass:{}\0",
@@ -539,6 +552,14 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
         "ssh://",
         "auth",
         "hunter22",
+        "PASSWORD:",
+        "password for ",
+        "echo ",
+        "sudo -S ",
+        "passwd",
+        "code=",
+        "client_secret",
+        "@github.com",
         "%",
         "#",
     ];

@@ -23,8 +23,19 @@ const PEM_END: &[u8] = b"-----END ";
 /// After its begin, such as `OPENSSH PRIVATE KEY-----`; all are shorter than this.
 const LONGEST_PEM_LABEL: usize = 48;
 
-/// Words of SQL before a quoted password, which may have `BY` between.
-const SQL: [&str; 3] = ["password", "identified", "caching_sha2_password"];
+/// Words of SQL before a quoted password, which may have `BY`, or `FOR` an account and `=`, between.
+const SQL: [&str; 5] =
+    ["password", "identified", "caching_sha2_password", "mysql_native_password", "sha256_password"];
+/// Names of passwords in whatever case: of others a colon may separate the name of an image from its tag.
+const PASSWORDS: [&str; 3] = ["password", "passwd", "passphrase"];
+
+/// In the names of hosts where a user without a password is often a token. Not in here: those that put
+/// the name of an organization there.
+const FORGES: [&str; 3] = ["git", "bitbucket", "codeberg"];
+/// A user there with a digit is a token from this length on.
+const SHORTEST_USER_TOKEN: usize = 12;
+/// With what a code of OAuth is exchanged: beside it, `code=` is one.
+const CLIENT_SECRET: &[u8] = b"client_secret";
 
 /// Words of the `Authorization` header after which one word follows, and that is the secret.
 const SCHEMES: [&str; 9] =
@@ -60,6 +71,8 @@ pub struct Scan<'a> {
     /// Tokens, keys and addresses were.
     shaped: usize,
     quotes: Quotes,
+    /// Whether [`CLIENT_SECRET`] is anywhere, once it was looked for.
+    exchanges_code: Option<bool>,
 }
 
 /// What follows a name.
@@ -85,7 +98,18 @@ impl<'a> Scan<'a> {
         masks: &'a mut Masks,
     ) -> Self {
         let argument = argument_from(text, 0);
-        Self { text, custom, context, cut, masks, argument, named: 0, shaped: 0, quotes: Quotes::default() }
+        Self {
+            text,
+            custom,
+            context,
+            cut,
+            masks,
+            argument,
+            named: 0,
+            shaped: 0,
+            quotes: Quotes::default(),
+            exchanges_code: None,
+        }
     }
 
     /// Looks at all places that the hints find.
@@ -185,11 +209,13 @@ impl<'a> Scan<'a> {
                 None => return,
             },
         };
-        self.user_information(Span::new(start, start + user), start - ADDRESS.len());
+        let host = bytes.get(user + 1..).unwrap_or_default();
+        let host = &host[..host.iter().take(FAR).position(ends_authority).unwrap_or(host.len().min(FAR))];
+        self.user_information(Span::new(start, start + user), start - ADDRESS.len(), host);
     }
 
     /// Masks the password, and a user that is a token; the scheme ends at the offset.
-    fn user_information(&mut self, user: Span, scheme: usize) {
+    fn user_information(&mut self, user: Span, scheme: usize, host: &[u8]) {
         let bytes = user.of(self.text);
         let colon = position(bytes, b':');
         if let Some(colon) = colon {
@@ -201,7 +227,8 @@ impl<'a> Scan<'a> {
         let name = &bytes[..colon.unwrap_or(bytes.len())];
         let before = &self.text[self.argument.start..scheme];
         let only_user = USER_SCHEMES.iter().any(|scheme| ends_with_word(before, scheme));
-        if !only_user && is_random(name) {
+        let token = || is_random(name) || colon.is_none() && is_forge(host) && is_user_token(name);
+        if !only_user && token() {
             self.masks.add(Span::new(user.start, user.start + name.len()));
         }
     }
@@ -250,10 +277,16 @@ impl<'a> Scan<'a> {
         if self.sql(name) {
             return;
         }
-        let Some(kind) = self.custom.kind(bytes, flag).or_else(|| names::kind(bytes)) else { return };
-        let kind = match kind {
-            Kind::Query if !matches!(self.before(start), Some(b'?' | b'&' | b';')) => return,
-            kind => kind,
+        let kind = self.custom.kind(bytes, flag).or_else(|| names::kind(bytes));
+        let Some(kind) = kind.or_else(|| self.code(name)) else { return };
+        let kind = match (kind, self.before(start)) {
+            (Kind::Query, Some(b'?')) => Kind::Query,
+            (Kind::Query, Some(b'&')) if !self.in_script(start) || self.open_quote(start).is_some() => {
+                Kind::Query
+            }
+            (Kind::Query, Some(b'&' | b';')) => Kind::LongQuery,
+            (Kind::Query, _) => return,
+            (kind, _) => kind,
         };
         match self.field(name) {
             Field::Equals(at) => self.value(name, at, kind, flag),
@@ -265,6 +298,20 @@ impl<'a> Scan<'a> {
             }
             Field::Blank(_) | Field::End | Field::Other => {}
         }
+    }
+
+    /// `code=` as OAuth has it.
+    fn code(&mut self, name: Span) -> Option<Kind> {
+        let field = name.of(self.text) == b"code"
+            && matches!(self.before(name.start), None | Some(b'?' | b'&' | b'"' | b'\''));
+        if !field {
+            return None;
+        }
+        let text = self.text;
+        let exchanged = *self.exchanges_code.get_or_insert_with(|| {
+            text.windows(CLIENT_SECRET.len()).any(|bytes| bytes.eq_ignore_ascii_case(CLIENT_SECRET))
+        });
+        exchanged.then_some(Kind::Any)
     }
 
     fn before(&self, at: usize) -> Option<u8> {
@@ -404,6 +451,10 @@ impl<'a> Scan<'a> {
             return self.mask_value(self.argument.from(at), kind);
         }
         if value_start == at && !header {
+            if self.is_colon_sure(name, at) {
+                let flag = name.of(self.text).starts_with(b"-");
+                self.value(name, at, kind, flag);
+            }
             return;
         }
         let value = self.value_from(name, value_start);
@@ -418,6 +469,23 @@ impl<'a> Scan<'a> {
         if header || line_ends || quoted || bytes.iter().any(u8::is_ascii_digit) {
             self.mask_value(value, kind);
         }
+    }
+
+    /// `--secret:x`, `PASSWORD:x`, `password:x1`: no prose, path of a module, image or address.
+    fn is_colon_sure(&self, name: Span, at: usize) -> bool {
+        let value = self.argument.from(at).of(self.text);
+        if !self.begins_word(name.start) || matches!(value, [] | [b':' | b'\\', ..] | [b'/', b'/', ..]) {
+            return false;
+        }
+        let bytes = name.of(self.text);
+        let upper = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_';
+        if bytes.starts_with(b"-") || bytes.iter().all(upper) {
+            return true;
+        }
+        let word = || value.iter().take_while(|byte| !byte.is_ascii_whitespace());
+        PASSWORDS.iter().any(|password| bytes.eq_ignore_ascii_case(password.as_bytes()))
+            && word().take(FAR).any(u8::is_ascii_digit)
+            && word().take(FAR).any(u8::is_ascii_alphabetic)
     }
 
     /// The value of an option in a text.
@@ -442,24 +510,69 @@ impl<'a> Scan<'a> {
         matches!(self.text.get(at..), Some([b'-', next, ..]) if next.is_ascii_alphabetic() || *next == b'-')
     }
 
-    /// Masks the text after `PASSWORD` or `IDENTIFIED BY` in a statement. False if there is none.
+    /// Masks the text after `PASSWORD`, `PASSWORD FOR x =`, `PASSWORD(` or `IDENTIFIED BY` in a statement.
+    /// False if there is none.
     fn sql(&mut self, name: Span) -> bool {
         let bytes = name.of(self.text);
         if !SQL.iter().any(|word| bytes.eq_ignore_ascii_case(word.as_bytes())) {
             return false;
         }
         let rest = self.blanks(self.argument.from(name.end));
-        let by = rest.of(self.text).get(..3).is_some_and(|by| by.eq_ignore_ascii_case(b"by "));
-        let value = if by { self.blanks(rest.skip(3)) } else { rest };
-        if value.start == name.end || self.text.get(value.start) != Some(&b'\'') {
+        let begins = |word: &[u8]| {
+            rest.of(self.text).get(..word.len()).is_some_and(|by| by.eq_ignore_ascii_case(word))
+        };
+        let (value, sure) = if begins(b"(") {
+            (self.blanks(rest.skip(1)), true)
+        } else if begins(b"by ") {
+            (self.blanks(rest.skip(3)), true)
+        } else if begins(b"for ") {
+            match self.after_account(self.blanks(rest.skip(4))) {
+                Some(value) => (value, true),
+                None => return false,
+            }
+        } else {
+            (rest, false)
+        };
+        // Prose has double quotes.
+        let (escape, quote) = match value.of(self.text) {
+            [b'\'', ..] => (0, b'\''),
+            [b'"', ..] if sure => (0, b'"'),
+            [b'\\', quote @ (b'\'' | b'"'), ..] if sure => (1, *quote),
+            _ => return false,
+        };
+        if value.start == name.end {
             return false;
         }
-        if self.in_script(value.start) && self.open_quote(value.start) == Some(b'\'') {
+        if escape == 0 && self.in_script(value.start) && self.open_quote(value.start) == Some(quote) {
             return false;
         }
-        let end = shell::quote_end(self.text, value.skip(1), b'\'');
-        self.mask_value(Span::new(value.start + 1, end), Kind::Any);
+        let secret = if escape > 0 {
+            self.value_from(name, value.start)
+        } else {
+            Span::new(value.start + 1, shell::quote_end(self.text, value.skip(1), quote))
+        };
+        self.mask_value(secret, Kind::Any);
         true
+    }
+
+    /// What follows the account and `=`.
+    fn after_account(&self, account: Span) -> Option<Span> {
+        let near = Span::new(account.start, account.end.min(account.start + FAR));
+        let mut at = near;
+        loop {
+            at = match at.of(self.text) {
+                [] => return None,
+                [b'=' | b';', ..] => break,
+                [byte, ..] if byte.is_ascii_whitespace() => break,
+                [quote @ (b'"' | b'\'' | b'`'), ..] => {
+                    at.from(shell::quote_end(self.text, at.skip(1), *quote)).skip(1)
+                }
+                _ => at.skip(1),
+            };
+        }
+        let sign = self.blanks(account.from(at.start));
+        let sign = if sign.of(self.text).starts_with(b":=") { sign.skip(1) } else { sign };
+        sign.of(self.text).starts_with(b"=").then(|| self.blanks(sign.skip(1)))
     }
 
     // === Headers ===
@@ -589,6 +702,26 @@ fn is_random(name: &[u8]) -> bool {
             && word.iter().any(u8::is_ascii_digit)
             && word.iter().any(u8::is_ascii_alphabetic)
     })
+}
+
+/// The host is one where code is kept.
+fn is_forge(host: &[u8]) -> bool {
+    FORGES
+        .iter()
+        .any(|forge| host.windows(forge.len()).any(|part| part.eq_ignore_ascii_case(forge.as_bytes())))
+}
+
+/// A user of a forge that is a token: long with a digit, or in letters that change their case as by chance.
+/// Not the address of a user (`bob%40example.com`).
+fn is_user_token(name: &[u8]) -> bool {
+    /// Of a name that has no digit.
+    const LONG: usize = 16;
+    let letters = name.iter().all(u8::is_ascii_alphabetic);
+    let changes = name.windows(2).filter(|pair| pair[0].is_ascii_uppercase() != pair[1].is_ascii_uppercase());
+    name.len() >= SHORTEST_USER_TOKEN
+        && !name.windows(3).any(|bytes| bytes == b"%40")
+        && (name.iter().any(u8::is_ascii_digit)
+            || letters && name.len() >= LONG && changes.count() * 5 >= name.len() * 2)
 }
 
 /// `name=` comes first.
