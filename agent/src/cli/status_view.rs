@@ -109,13 +109,22 @@ fn headline(page: &mut Page, status: &Status, clock: Clock) {
     if let Some(started) = status.started {
         let _infallible = write!(who, ", up {}", clock.since(started));
     }
-    match health(status) {
-        Health::Good => page.line(&[(&who, None), (": ", None), ("all is well", Some(Colour::Green))]),
-        Health::Degraded(wrong) => {
-            page.line(&[(&who, None), (": ", None), ("NOT ALL IS WELL", Some(Colour::Red))]);
-            for what in wrong {
-                page.wrapped("  * ", &what, Colour::Red);
-            }
+    let health = health(status);
+    let (verdict, colour) = match health {
+        Health::Good => ("all is well", Colour::Green),
+        Health::Degraded(_) => ("NOT ALL IS WELL", Colour::Red),
+    };
+    // What is too long is cut at its end, and that is not to be the verdict.
+    let fits = page.style.width.is_none_or(|width| length(&who) + ": ".len() + length(verdict) <= width);
+    if fits {
+        page.line(&[(&who, None), (": ", None), (verdict, Some(colour))]);
+    } else {
+        page.line(&[(&who, None)]);
+        page.line(&[(verdict, Some(colour))]);
+    }
+    if let Health::Degraded(wrong) = health {
+        for what in wrong {
+            page.wrapped("  * ", &what, Colour::Red);
         }
     }
 }

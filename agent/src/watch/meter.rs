@@ -157,13 +157,14 @@ impl Meter {
         let stats = view.pipeline.stats();
         let sent = (view.before.submitted(), view.after.submitted());
         let received = stats.received;
+        let waiting = if view.emptied { 0 } else { sent.1.saturating_sub(received) };
         identities.push(v1::Identity {
             sum: "submitted = received".to_owned(),
             of: "agent".to_owned(),
             left: sent.1,
             right: received,
             holds: received <= sent.1 + under_way && (!view.emptied || sent.0 <= received),
-            under_way: (sent.1 - sent.0) + under_way,
+            under_way: (sent.1 - sent.0).max(waiting) + under_way,
         });
         identities.push(v1::Identity {
             sum: "received = exported + discarded + refused".to_owned(),

@@ -141,8 +141,6 @@ impl Program {
     }
 }
 
-/// The first operand is a program.
-const RUNS_FIRST: &[Rule] = &[operand(0, Command)];
 /// Options that make any program read a secret from its input.
 pub const READS_SECRET: &[&str] = &[
     "--password-stdin",
@@ -152,6 +150,9 @@ pub const READS_SECRET: &[&str] = &[
     "--passphrase-fd",
     "--passphrase-fd=0",
 ];
+
+/// The first operand is a program.
+const RUNS_FIRST: &[Rule] = &[operand(0, Command)];
 /// The second is, after a time, a host or a directory.
 const RUNS_SECOND: &[Rule] = &[operand(1, Command)];
 

@@ -36,11 +36,7 @@ impl Iterator for Tokens<'_> {
                 [] => return None,
                 [b'<' | b'>', b'&', ..] | [b'&', b'>', ..] => 2,
                 [b' ' | b'\t' | b'\r' | b'<' | b'>', ..] => 1,
-                [b'$', b'(', ..] => {
-                    self.rest = self.rest.skip(2);
-                    return Some(Token::Break);
-                }
-                [b'|', b'|', ..] => {
+                [b'$', b'(', ..] | [b'|', b'|', ..] => {
                     self.rest = self.rest.skip(2);
                     return Some(Token::Break);
                 }
