@@ -124,10 +124,8 @@ fn exec(ctx: &BtfTracePointContext, count: Count, scratch: *mut Scratch) -> Opti
         debug!(ctx, "arguments of process {} could not be read", task.get(TASK_TGID));
     }
 
-    let environment = tail.environment(mm.get(MM_ENV_START), mm.get(MM_ENV_END));
-
-    let len = size_of::<Exec>() as u64 + bound::<{ u16::MAX as u32 }>(tail.len());
-    trace!(ctx, "exec by process {}, record of {} bytes", task.get(TASK_TGID), len);
+    // Written before the look through the environment: values that are known by then would be so many states in
+    // which verifiers before 6.12 go through all of that.
     // SAFETY: as above.
     unsafe {
         (*record).exe = exe;
@@ -136,6 +134,14 @@ fn exec(ctx: &BtfTracePointContext, count: Count, scratch: *mut Scratch) -> Opti
         (*record).interp = interp;
         (*record).cgroup_path = cgroup_path;
         (*record).args = args;
+        (*record).args_size = args_size;
+    }
+    let environment = tail.environment(mm.get(MM_ENV_START), mm.get(MM_ENV_END));
+
+    let len = size_of::<Exec>() as u64 + bound::<{ u16::MAX as u32 }>(tail.len());
+    trace!(ctx, "exec by process {}, record of {} bytes", task.get(TASK_TGID), len);
+    // SAFETY: as above.
+    unsafe {
         (*record).environment = environment;
         (*record).args_size = args_size;
         (*record).header = count.header(Kind::Exec, len);

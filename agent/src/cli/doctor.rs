@@ -177,10 +177,10 @@ fn losses(witness: &Witness) -> Finding {
 fn prove(loaded: Loaded, sensors: &[Sensor]) -> Result<Witness> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut watch = loaded.watch(Destinations::default())?;
         let who = Who { pid: std::process::id(), uid: rustix::process::getuid().as_raw() };
-        let subscription = watch.handle().subscribe(Selector::default(), false, who, Duration::ZERO).await?;
-        let subscription = subscription.context("the watch takes no reader")?;
+        let reader = Some((Selector::default(), false, who));
+        let mut watch = loaded.watch(Destinations { reader, ..Destinations::default() })?;
+        let subscription = watch.take_reader().context("the watch takes no reader")??;
 
         let actor = Actor::start()?;
         let mut witness = Witness::new(&actor.name, actor.child.id(), actor.not_before, sensors);

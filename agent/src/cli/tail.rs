@@ -210,22 +210,18 @@ fn alone(
             kernel::spawn_log(loaded.kernel_mut().ebpf_mut())
                 .context("cannot read the kernel programs' log")?;
         }
-        let mut watch = loaded.watch(Destinations::default())?;
         let who = Who { pid: std::process::id(), uid: rustix::process::getuid().as_raw() };
-        let subscription = watch.handle().subscribe(selector, request.tree, who, Duration::ZERO).await?;
-        let subscription = subscription?;
+        let reader = Some((selector, request.tree, who));
+        let mut watch = loaded.watch(Destinations { reader, ..Destinations::default() })?;
+        let subscription = watch.take_reader().context("there is no reader")??;
         let mut writer = Writer::start(arguments.printer(condition))?;
         let mut end = pin!(end(arguments));
         loop {
             tokio::select! {
                 batch = subscription.queue.next() => {
                     let Some(batch) = batch else { break };
-                    // Where nobody takes what is shown, this waits.
-                    tokio::select! {
-                        flow = writer.write(batch) => if flow.is_break() {
-                            break;
-                        },
-                        () = &mut end => break,
+                    if writer.write(batch, &mut end).await.is_break() {
+                        break;
                     }
                 }
                 () = watch.over() => break,
@@ -236,8 +232,7 @@ fn alone(
         note("detaching sensors …");
         let report = watch.stop(Patience::WhileItMoves).await?;
         while let Some(batch) = subscription.queue.next().await
-            && let Ok(ControlFlow::Continue(())) =
-                tokio::time::timeout(LONGEST_STANDSTILL, writer.write(batch)).await
+            && writer.write_rest(batch).await.is_continue()
         {}
         anyhow::Ok((report, writer.finish().await?))
     })?;
@@ -279,12 +274,8 @@ async fn attached(
                     () = &mut end => break 'agents,
                 } {
                     let TailResponse { events, missed } = answer;
-                    // Where nobody takes what is shown, this waits.
-                    tokio::select! {
-                        flow = writer.write(Batch { events, missed }) => if flow.is_break() {
-                            break 'agents;
-                        },
-                        () = &mut end => break 'agents,
+                    if writer.write(Batch { events, missed }, &mut end).await.is_break() {
+                        break 'agents;
                     }
                 }
                 say("the agent is gone; waiting for it to come back (Ctrl-C ends this)");
@@ -394,6 +385,8 @@ struct Writer {
     batches: Option<mpsc::Sender<Batch>>,
     end: oneshot::Receiver<io::Result<Printer>>,
     ended: Option<io::Result<Printer>>,
+    /// Could not be handed over before the end.
+    last: Option<Batch>,
 }
 
 impl Writer {
@@ -412,14 +405,38 @@ impl Writer {
                 drop(ended.send(result.map(|_| printer)));
             })
             .context("cannot start a thread")?;
-        Ok(Self { batches: Some(batches), end, ended: None })
+        Ok(Self { batches: Some(batches), end, ended: None, last: None })
     }
 
-    /// Hands over a batch as soon as the one before was written.
-    async fn write(&mut self, batch: Batch) -> ControlFlow<()> {
+    /// Hands over a batch as soon as the one before was written. Where `end` comes first, the batch is the last one,
+    /// and handed over at the end.
+    async fn write(&mut self, batch: Batch, end: impl Future<Output = ()>) -> ControlFlow<()> {
         let Some(batches) = &self.batches else { return ControlFlow::Break(()) };
-        // Gone when all was shown that was asked for, or nobody reads.
-        if batches.send(batch).await.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        tokio::select! {
+            place = batches.reserve() => match place {
+                Ok(place) => {
+                    place.send(batch);
+                    ControlFlow::Continue(())
+                }
+                // All was shown that was asked for, or nobody reads.
+                Err(_) => ControlFlow::Break(()),
+            },
+            () = end => {
+                self.last = Some(batch);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// Hands over what is left, as long as somebody takes it.
+    async fn write_rest(&mut self, batch: Batch) -> ControlFlow<()> {
+        for batch in self.last.take().into_iter().chain([batch]) {
+            let too_long = tokio::time::sleep(LONGEST_STANDSTILL);
+            if self.write(batch, too_long).await.is_break() {
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     /// Comes back when nothing more is wanted.
@@ -431,6 +448,9 @@ impl Writer {
     }
 
     async fn finish(mut self) -> Result<Told> {
+        if self.last.is_some() {
+            let _nobody_reads = self.write_rest(Batch::default()).await;
+        }
         drop(self.batches.take());
         if tokio::time::timeout(LONGEST_STANDSTILL, self.over()).await.is_err() {
             bail!("whoever reads the events takes none: what was under way is lost");

@@ -293,7 +293,7 @@ impl Drain {
         false
     }
 
-    fn subscribe(
+    pub(super) fn subscribe(
         &mut self,
         mut selector: Selector,
         who: Who,

@@ -65,12 +65,16 @@ pub struct Destinations {
     pub file: Option<JsonFile>,
     /// Bytes of history for those who watch.
     pub history: usize,
+    /// A reader from the first event on: what it selects, whether with all descendants, and who it is.
+    pub reader: Option<(Selector, bool, Who)>,
 }
 
 /// A running watch.
 pub struct Watch {
     handle: Handle,
     kernel: Arc<Mutex<Kernel>>,
+    /// Of the first reader.
+    reader: Option<Result<Subscription, Refused>>,
     over: oneshot::Receiver<()>,
     end: oneshot::Receiver<Result<Report, Stopped>>,
 }
@@ -190,7 +194,7 @@ impl Loaded {
         let (is_over, over) = oneshot::channel();
         let progress = Arc::new(AtomicU64::new(0));
         let handle = Handle { commands, doorbell: ring.doorbell(), progress: Arc::clone(&progress) };
-        let drain = Drain {
+        let mut drain = Drain {
             ring,
             counters,
             controls,
@@ -208,16 +212,27 @@ impl Loaded {
             tells_of_unwritten: false,
             over: Some(is_over),
         };
+        // Before the first record is read, of which many may wait by now.
+        let reader =
+            to.reader.map(|(selector, tree, who)| drain.subscribe(selector, who, Duration::ZERO, tree));
         let thread = thread::Builder::new().name("drain".to_owned());
         // Detached: where an output blocks for good, the program ends around it.
         thread.spawn(move || drop(ended.send(drain.run()))).context("cannot start a thread")?;
-        Ok(Watch { handle, kernel: Arc::new(Mutex::new(kernel)), over, end })
+        Ok(Watch { handle, kernel: Arc::new(Mutex::new(kernel)), reader, over, end })
     }
 }
 
 // === impl Watch ===
 
 impl Watch {
+    /// The reader that was to be there from the first event on. There is one.
+    ///
+    /// # Errors
+    /// Why there is nothing for it to watch.
+    pub fn take_reader(&mut self) -> Option<Result<Subscription, Refused>> {
+        self.reader.take()
+    }
+
     /// Something to ask by.
     #[must_use]
     pub fn handle(&self) -> Handle {
