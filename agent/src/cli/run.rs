@@ -179,6 +179,8 @@ struct Setup {
 /// A running agent.
 struct Agent {
     setup: Setup,
+    /// What it was started with: some settings count until its end.
+    started: Config,
     watch: Watch,
     answers: Answers,
     _socket: Option<Serving>,
@@ -238,7 +240,8 @@ impl Agent {
             Some(address) => Some(server::listen_for_metrics(address, &answers).await?),
             None => None,
         };
-        Ok(Self { setup, watch, answers, _socket: socket, metrics, refused: false })
+        let started = config.clone();
+        Ok(Self { setup, started, watch, answers, _socket: socket, metrics, refused: false })
     }
 
     async fn run(mut self, duration: Duration) -> Result<crate::watch::Report> {
@@ -308,7 +311,7 @@ impl Agent {
         let mut new = settings::load(self.setup.config_file.as_ref(), &self.setup.flags)?;
         let old = self.setup.configuration.config.clone();
         let old = &old;
-        let mut pending = config::needs_restart(old, &new.config);
+        let mut pending = config::needs_restart(&self.started, &new.config);
         let is_stdout = |config: &Config| config.json.file.as_deref() == Some(Path::new(STDOUT));
         if is_stdout(old) != is_stdout(&new.config) {
             pending.push("json.file".to_owned());
