@@ -6,7 +6,7 @@ use std::{
     fs,
     io::Write,
     os::unix::{fs::PermissionsExt, process::CommandExt},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -24,6 +24,12 @@ use tempfile::TempDir;
 const NOBODY: u32 = 65534;
 /// More than what all buffers between the agent and a reader hold, in events of 8 KB.
 const MANY: u32 = 1500;
+
+/// The agent that most tests share. It remembers so much that what others do on this machine does not matter.
+fn shared() -> String {
+    Agent::share("history: 256MiB\n");
+    Agent::shared_instance()
+}
 
 /// A `tail` that the agent knows of: what happens from now on is shown.
 fn tail(instance: &str, args: &[&str]) -> Session {
@@ -67,6 +73,12 @@ fn events(lines: &str) -> Vec<Value> {
     lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// Every line is an event; the last may have been cut.
+fn expect_cut_events(bytes: &[u8]) {
+    let end = bytes.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+    expect_events(std::str::from_utf8(&bytes[..end]).unwrap());
+}
+
 fn await_text(session: &Session, wanted: &str) {
     session.await_output(wanted, |text| text.contains(wanted));
 }
@@ -90,32 +102,45 @@ fn expect_refusal(mut command: Command, words: &[&str]) {
     }
 }
 
-/// A program under a path of its own, and its folder.
-fn own_true() -> (TempDir, PathBuf) {
-    let folder = folder_for_all();
-    let program = copy_of(TRUE, folder.path().join("own-true"), 0o755);
-    (folder, program)
+/// A program under a path of its own: nobody else on this machine runs it.
+struct OwnTrue {
+    folder: TempDir,
+    path: String,
 }
 
-fn spawn_many(program: &Path, count: u32) {
+impl OwnTrue {
+    fn new() -> Self {
+        let folder = folder_for_all();
+        let path =
+            copy_of(TRUE, folder.path().join("own-true"), 0o755).into_os_string().into_string().unwrap();
+        Self { folder, path }
+    }
+
+    fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+fn spawn_many(program: &str, count: u32) {
     let (long, count) = ("x".repeat(8000), count.to_string());
-    let ran = workload(&["spawn-many", &count, program.to_str().unwrap(), &long]).succeed();
+    let ran = workload(&["spawn-many", &count, program, &long]).succeed();
     assert_eq!(ran.said()["pids"].as_array().unwrap().len().to_string(), count);
 }
 
 #[test]
 fn it_shows_what_the_agent_sees_without_programs_of_its_own() {
     skip_without_kernel!();
-    let (instance, marker) = (Agent::shared_instance(), marker("shows"));
-    let tail = tail(&instance, &["--exe", TRUE]);
+    let (instance, marker) = (shared(), marker("shows"));
+    let own = OwnTrue::new();
+    let tail = tail(&instance, &["--exe", own.path()]);
     assert!(programs_of(tail.pid()).is_empty());
-    quiet(&[TRUE, &marker]);
+    quiet(&[own.path(), &marker]);
     await_text(&tail, &marker);
     let output = tail.interrupt();
     assert!(output.status.success(), "{output:?}");
     let (stdout, stderr) = (text(output.stdout), text(output.stderr));
     let line = stdout.lines().find(|line| line.contains(&marker)).unwrap();
-    assert!(line.contains("  exec") && line.contains("root") && line.contains(TRUE), "{line}");
+    assert!(line.contains("  exec") && line.contains("root") && line.contains(own.path()), "{line}");
     assert!(!stdout.contains('\x1b'), "colours in a pipe: {line}");
     assert!(stdout.ends_with('\n'));
     let count = stdout.lines().count();
@@ -126,7 +151,7 @@ fn it_shows_what_the_agent_sees_without_programs_of_its_own() {
 #[test]
 fn it_ends_after_the_events_that_were_asked_for() {
     skip_without_kernel!();
-    let instance = Agent::shared_instance();
+    let instance = shared();
     let tail = Session::start(command(&instance, &["-n", "3", "-o", "json", "--kind", "process.exec"]));
     until("three events", || {
         quiet(&[TRUE, "nightjar-tail"]);
@@ -143,20 +168,21 @@ fn it_ends_after_the_events_that_were_asked_for() {
 #[test]
 fn it_ends_after_the_time_that_was_asked_for() {
     skip_without_kernel!();
-    let (instance, start) = (Agent::shared_instance(), Instant::now());
+    let (instance, start) = (shared(), Instant::now());
     let output = Session::start(command(&instance, &["--duration", "1s", "-o", "json"])).finish();
     assert!(output.status.success(), "{output:?}");
     assert!(start.elapsed() >= Duration::from_secs(1));
-    assert!(text(output.stderr).contains(" events shown in 1."));
+    assert!(text(output.stderr).contains(" events shown in "));
     expect_events(&text(output.stdout));
 }
 
 #[test]
 fn a_reader_that_goes_away_ends_it_quietly() {
     skip_without_kernel!();
-    let instance = Agent::shared_instance();
+    let instance = shared();
     let (reader, writer) = std::io::pipe().unwrap();
-    let mut command = command(&instance, &["-o", "json"]);
+    let own = OwnTrue::new();
+    let mut command = command(&instance, &["-o", "json", "--exe", own.path()]);
     let mut child = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
     drop(command);
     until("the agent has the reader", || {
@@ -164,7 +190,7 @@ fn a_reader_that_goes_away_ends_it_quietly() {
     });
     drop(reader);
     until("it ends", || {
-        quiet(&[TRUE, "nightjar-tail"]);
+        quiet(&[own.path()]);
         child.try_wait().unwrap()
     });
     let output = child.wait_with_output().unwrap();
@@ -175,7 +201,8 @@ fn a_reader_that_goes_away_ends_it_quietly() {
 #[test]
 fn only_kinds_that_were_asked_for_are_shown() {
     skip_without_kernel!();
-    let (instance, marker) = (Agent::shared_instance(), marker("kinds"));
+    let (instance, marker) = (shared(), marker("kinds"));
+    let own = OwnTrue::new();
     let tail = tail(
         &instance,
         &[
@@ -188,11 +215,11 @@ fn only_kinds_that_were_asked_for_are_shown() {
             "--exe",
             "*/workload",
             "--exe",
-            TRUE,
+            own.path(),
         ],
     );
     let changer = workload(&["setuid", "33"]).succeed();
-    quiet(&[TRUE, &marker]);
+    quiet(&[own.path(), &marker]);
     await_text(&tail, &marker);
     let events = shown(tail);
     let kinds = ["process.exec", "process.credentials"];
@@ -206,25 +233,25 @@ fn only_kinds_that_were_asked_for_are_shown() {
 #[test]
 fn only_programs_that_were_asked_for_are_shown() {
     skip_without_kernel!();
-    let (instance, marker) = (Agent::shared_instance(), marker("exe"));
-    let (folder, program) = own_true();
-    let glob = format!("{}/*", folder.path().display());
+    let (instance, marker) = (shared(), marker("exe"));
+    let own = OwnTrue::new();
+    let glob = format!("{}/*", own.folder.path().display());
     let tail = tail(&instance, &["-o", "json", "--exe", &glob]);
     quiet(&[TRUE, &marker]);
-    quiet(&[program.to_str().unwrap(), &marker]);
+    quiet(&[own.path(), &marker]);
     tail.await_output("its exec and its exit", |text| text.lines().count() == 2);
     let events = shown(tail);
     assert_eq!(
         events.iter().map(|event| &event["kind"]).collect::<Vec<_>>(),
         ["process.exec", "process.exit"]
     );
-    assert!(events.iter().all(|event| event["process"]["exe"]["path"] == program.to_str().unwrap()));
+    assert!(events.iter().all(|event| event["process"]["exe"]["path"] == own.path()));
 }
 
 #[test]
 fn only_a_process_that_was_asked_for_is_shown() {
     skip_without_kernel!();
-    let (instance, marker) = (Agent::shared_instance(), marker("pid"));
+    let (instance, marker) = (shared(), marker("pid"));
     let shell = run("/bin/sh").args(["-c", &format!("read _; {TRUE} {marker}; exit 3")]).start();
     let pid = shell.pid();
     let tail = tail(&instance, &["-o", "json", "--pid", &pid.to_string()]);
@@ -239,7 +266,7 @@ fn only_a_process_that_was_asked_for_is_shown() {
 #[test]
 fn all_that_descends_from_a_process_is_shown_and_nothing_else() {
     skip_without_kernel!();
-    let (instance, marker) = (Agent::shared_instance(), marker("tree"));
+    let (instance, marker) = (shared(), marker("tree"));
     let workload = workload_path();
     // In a shell that is there already: a child, a subshell that is only forked and has a child, and a program
     // whose parent is gone before it runs.
@@ -277,7 +304,7 @@ fn all_that_descends_from_a_process_is_shown_and_nothing_else() {
 #[test]
 fn a_tree_needs_a_process_that_runs() {
     skip_without_kernel!();
-    let instance = Agent::shared_instance();
+    let instance = shared();
     let gone = quiet(&[TRUE]);
     expect_refusal(
         command(&instance, &["--tree", "--pid", &gone.to_string()]),
@@ -288,7 +315,7 @@ fn a_tree_needs_a_process_that_runs() {
 #[test]
 fn two_readers_see_what_each_asked_for() {
     skip_without_kernel!();
-    let (instance, marker) = (Agent::shared_instance(), marker("user"));
+    let (instance, marker) = (shared(), marker("user"));
     let by_name = tail(&instance, &["-o", "json", "--user", "nobody"]);
     let by_number = tail(&instance, &["-o", "json", "--user", "33"]);
     let of_both = [reader_of(&by_name, &instance), reader_of(&by_number, &instance)];
@@ -309,7 +336,7 @@ fn two_readers_see_what_each_asked_for() {
 fn containers_are_told_from_the_host() {
     skip_without_kernel!();
     let Some(hierarchy) = cgroup_hierarchy() else { return skip("no cgroup hierarchy is mounted") };
-    let (instance, marker) = (Agent::shared_instance(), marker("container"));
+    let (instance, marker) = (shared(), marker("container"));
     let id = format!("{:064x}", std::process::id());
     let scope = Cgroup::at(&hierarchy, &format!("{marker}.slice/docker-{id}.scope"));
 
@@ -331,13 +358,14 @@ fn containers_are_told_from_the_host() {
 #[test]
 fn only_events_of_which_an_expression_is_true_are_shown() {
     skip_without_kernel!();
-    let (instance, marker) = (Agent::shared_instance(), marker("where"));
+    let (instance, marker) = (shared(), marker("where"));
     let condition = format!(
         r#"kind == "process.exec" && process.args.exists(a, a.endsWith("{marker}-b")) && process.uid == 0"#
     );
-    let tail = tail(&instance, &["-o", "json", "-n", "1", "--where", &condition]);
+    let own = OwnTrue::new();
+    let tail = tail(&instance, &["-o", "json", "-n", "1", "--exe", own.path(), "--where", &condition]);
     for name in ["a", "b"] {
-        quiet(&[TRUE, &format!("{marker}-{name}")]);
+        quiet(&[own.path(), &format!("{marker}-{name}")]);
     }
     let output = tail.finish();
     assert!(output.status.success(), "{output:?}");
@@ -349,7 +377,7 @@ fn only_events_of_which_an_expression_is_true_are_shown() {
 #[test]
 fn an_expression_that_cannot_be_meant_is_refused() {
     skip_without_kernel!();
-    let instance = Agent::shared_instance();
+    let instance = shared();
     for (expression, words) in [
         ("process.pid = 1", &["--where: column 13: ", "write =="][..]),
         ("process.uid ==", &["--where: column 15: "]),
@@ -364,7 +392,7 @@ fn an_expression_that_cannot_be_meant_is_refused() {
 #[test]
 fn a_kind_that_does_not_exist_is_refused() {
     skip_without_kernel!();
-    let instance = Agent::shared_instance();
+    let instance = shared();
     expect_refusal(command(&instance, &["--kind", "process.exce"]), &["--kind", "process.exce"]);
 }
 
@@ -382,7 +410,7 @@ fn a_kind_that_the_agent_does_not_record_is_refused() {
 #[test]
 fn what_was_before_is_shown_when_asked_for() {
     skip_without_kernel!();
-    let (instance, marker) = (Agent::shared_instance(), marker("since"));
+    let (instance, marker) = (shared(), marker("since"));
     let _event = run(TRUE).arg(&marker).expect_event(exec());
     let of_marker = format!("exec != null && process.args.exists(a, a == {marker:?})");
     let output = Session::start(command(
@@ -399,13 +427,14 @@ fn what_was_before_is_shown_when_asked_for() {
 fn what_is_older_than_asked_for_is_not_shown() {
     const AGE: Duration = Duration::from_millis(1100);
     skip_without_kernel!();
-    let (instance, marker) = (Agent::shared_instance(), marker("older"));
-    let _event = run(TRUE).arg(format!("{marker}-old")).expect_event(exec());
+    let (instance, marker) = (shared(), marker("older"));
+    let own = OwnTrue::new();
+    let _event = run(own.path()).arg(format!("{marker}-old")).expect_event(exec());
     // Nothing is waited for: it is to become old.
     thread::sleep(AGE);
     for since in [&["--since", "1s"][..], &[]] {
-        let tail = tail(&instance, &[&["-o", "json", "--exe", TRUE], since].concat());
-        quiet(&[TRUE, &format!("{marker}-new")]);
+        let tail = tail(&instance, &[&["-o", "json", "--exe", own.path()], since].concat());
+        quiet(&[own.path(), &format!("{marker}-new")]);
         await_text(&tail, &format!("{marker}-new"));
         let events = shown(tail);
         let args: Vec<&str> =
@@ -418,12 +447,12 @@ fn what_is_older_than_asked_for_is_not_shown() {
 fn a_slow_reader_is_told_what_it_missed_and_the_agent_loses_nothing() {
     skip_without_kernel!();
     let agent = Agent::start(&["--kind", "process.exec", "--ring-size", "64MiB"]);
-    let (_folder, program) = own_true();
-    let path = program.to_str().unwrap();
+    let own = OwnTrue::new();
+    let path = own.path();
     let tail = Session::start_unread(command(agent.instance(), &["-o", "json", "--exe", path]));
     await_reader(&tail, agent.instance());
 
-    spawn_many(&program, MANY);
+    spawn_many(path, MANY);
     agent.catch_up();
     let reader = until("the reader misses something", || {
         reader_of(&tail, agent.instance()).filter(|reader| reader["missed"].as_u64() > Some(0))
@@ -460,11 +489,11 @@ fn a_slow_reader_is_told_what_it_missed_and_the_agent_loses_nothing() {
 #[test]
 fn ctrl_c_ends_it_also_while_nobody_takes_what_it_shows() {
     skip_without_kernel!();
-    let instance = Agent::shared_instance();
-    let (_folder, program) = own_true();
-    let tail = Session::start_unread(command(&instance, &["-o", "json", "--exe", program.to_str().unwrap()]));
+    let instance = shared();
+    let own = OwnTrue::new();
+    let tail = Session::start_unread(command(&instance, &["-o", "json", "--exe", own.path()]));
     await_reader(&tail, &instance);
-    spawn_many(&program, MANY);
+    spawn_many(own.path(), MANY);
     until("it takes nothing any more", || {
         reader_of(&tail, &instance).filter(|reader| reader["missed"].as_u64() > Some(0))
     });
@@ -475,27 +504,26 @@ fn ctrl_c_ends_it_also_while_nobody_takes_what_it_shows() {
     let stderr = text(output.stderr);
     assert!(stderr.contains("takes none"), "{stderr}");
     // What the pipe had room for, up to the middle of a line.
-    let stdout = text(output.stdout);
-    expect_events(stdout.rsplit_once('\n').map_or("", |(whole, _)| whole));
+    expect_cut_events(&output.stdout);
 }
 
 #[test]
 fn it_goes_on_when_the_agent_comes_back() {
     skip_without_kernel!();
     let (instance, marker) = (instance(), marker("again"));
+    let own = OwnTrue::new();
     let first = Session::start(nightjar(["run", "--json", "-", "--instance", &instance]));
     until("it answers", || {
         assert!(!first.has_ended(), "{}", first.complaints());
         let status = nightjar(["status", "--instance", &instance]).output().unwrap().status;
         status.code().filter(|code| [0, 3].contains(code))
     });
-    let tail = tail(&instance, &["-o", "json"]);
-    quiet(&[TRUE, &format!("{marker}-first")]);
+    let tail = tail(&instance, &["-o", "json", "--exe", own.path()]);
+    quiet(&[own.path(), &format!("{marker}-first")]);
     await_text(&tail, &format!("{marker}-first"));
 
     first.signal(Signal::KILL);
-    let killed = text(first.finish().stdout);
-    expect_events(killed.rsplit_once('\n').map_or("", |(whole, _)| whole));
+    expect_cut_events(&first.finish().stdout);
     tail.await_complaint("it is told", |text| {
         text.contains("the agent is gone; waiting for it to come back")
     });
@@ -503,7 +531,7 @@ fn it_goes_on_when_the_agent_comes_back() {
     let second = Agent::named(instance.clone(), "", &["--ring-size", "64MiB"]);
     tail.await_complaint("it is told", |text| text.contains("the agent is back"));
     await_reader(&tail, &instance);
-    quiet(&[TRUE, &format!("{marker}-second")]);
+    quiet(&[own.path(), &format!("{marker}-second")]);
     await_text(&tail, &format!("{marker}-second"));
     let output = tail.interrupt();
     assert!(output.status.success(), "{output:?}");
@@ -583,7 +611,7 @@ fn some_group() -> (String, u32) {
 #[test]
 fn an_ordinary_user_is_told_who_may_read() {
     skip_without_kernel!();
-    let (instance, ordinary) = (Agent::shared_instance(), Ordinary::new());
+    let (instance, ordinary) = (shared(), Ordinary::new());
     for command in ["tail", "status"] {
         expect_refusal(
             ordinary.command(&[command, "--instance", &instance]),
@@ -598,13 +626,13 @@ fn members_of_the_group_may_read_and_nobody_else() {
     let (name, number) = some_group();
     let agent = Agent::configured(&format!("socket: {{group: {name}}}\n"), &["--ring-size", "64MiB"]);
     let (ordinary, socket) = (Ordinary::new(), socket_of(agent.instance()));
-    let of_marker = r#"exec != null && process.args.exists(a, a == "nightjar-tail-group")"#;
-    let tail = ["tail", "--instance", agent.instance(), "-o", "json", "-n", "1", "--where", of_marker];
+    let own = OwnTrue::new();
+    let tail = ["tail", "--instance", agent.instance(), "-o", "json", "-n", "1", "--exe", own.path()];
 
     let member = Session::start(ordinary.in_group(number, &tail));
     let reader = await_reader(&member, agent.instance());
     assert_eq!(reader["uid"], NOBODY);
-    quiet(&[TRUE, "nightjar-tail-group"]);
+    quiet(&[own.path()]);
     let output = member.finish();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(events(&text(output.stdout)).len(), 1);
@@ -657,16 +685,16 @@ fn one_reader_too_many_is_told_to_wait() {
 
 /// What it shows on a terminal of 100 columns of an exec with long arguments.
 fn on_a_terminal(no_colour: Option<&str>) -> String {
-    let (instance, marker) = (Agent::shared_instance(), marker("terminal"));
-    let condition = format!("exec != null && process.args.exists(a, a.startsWith({marker:?}))");
-    let mut command = command(&instance, &["-n", "1", "--where", &condition]);
+    let (instance, marker) = (shared(), marker("terminal"));
+    let own = OwnTrue::new();
+    let mut command = command(&instance, &["-n", "1", "--kind", "process.exec", "--exe", own.path()]);
     command.env_remove("NO_COLOR");
     if let Some(value) = no_colour {
         command.env("NO_COLOR", value);
     }
     let tail = Session::on_terminal(command, PseudoTerminal::open());
     await_reader(&tail, &instance);
-    quiet(&[TRUE, &format!("{marker}{}", "x".repeat(500))]);
+    quiet(&[own.path(), &format!("{marker}{}", "x".repeat(500))]);
     let output = tail.finish();
     assert!(output.status.success(), "{output:?}");
     text(output.stdout)

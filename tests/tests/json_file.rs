@@ -383,7 +383,8 @@ fn told_lost(lines: &str) -> u64 {
     let told = |line: &str| {
         let event: Value = serde_json::from_str(line).unwrap();
         let losses = event["telemetry"]["losses"].as_array().unwrap().clone();
-        let of_disk = losses.into_iter().filter(|loss| loss["reason"] == "disk_full" && loss["hook"] == "agent");
+        let of_disk =
+            losses.into_iter().filter(|loss| loss["reason"] == "disk_full" && loss["hook"] == "agent");
         of_disk.map(|loss| loss["count"].as_u64().unwrap()).sum::<u64>()
     };
     lines.lines().filter(|line| is_loss_by_full_disk(line)).map(told).sum()
@@ -502,7 +503,9 @@ fn a_reader_of_the_file_learns_how_many_events_a_full_disk_cost() {
     });
     tail.await_output("all that was lost is told", |text| is_all_told(text, text, lost));
     let text = || fs::read_to_string(disk.file("events.json")).unwrap();
-    until("the file tells of all that is not in it", || is_all_told(&text(), &tail.output(), lost).then_some(()));
+    until("the file tells of all that is not in it", || {
+        is_all_told(&text(), &tail.output(), lost).then_some(())
+    });
     assert!(told_lost(&text()) <= lost);
     let _ended = tail.interrupt();
     let OnSmallDisk { agent, .. } = disk;

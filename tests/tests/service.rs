@@ -341,7 +341,7 @@ fn it_gives_up_all_rights_but_four() {
 }
 
 #[test]
-fn sensors_are_attached_and_detached_without_the_rights_that_were_given_up() {
+fn sensors_are_attached_without_the_rights_that_were_given_up() {
     skip_without_kernel!();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("nightjar.yaml");
@@ -350,7 +350,6 @@ fn sensors_are_attached_and_detached_without_the_rights_that_were_given_up() {
     let mut command = nightjar(["run", "--instance", &name]);
     command.arg("--config").arg(&file);
     let agent = Service::of(command, &name);
-    let programs = programs_of(agent.pid());
     let reload = |kinds: &str| {
         fs::write(&file, format!("kinds: [{kinds}]\n")).unwrap();
         agent.signal(Signal::HUP);
@@ -364,11 +363,11 @@ fn sensors_are_attached_and_detached_without_the_rights_that_were_given_up() {
     assert!(!served(&agent.status(), "process.credentials"));
     let status = reload("process.exec, process.credentials");
     assert!(served(&status, "process.credentials"), "{status}");
+    // What is not wanted any more goes on unheard.
     let status = reload("process.exec");
-    assert!(!served(&status, "process.credentials"), "{status}");
     assert_eq!(status["configuration"].get("refused"), None, "{status}");
     assert_eq!(status["configuration"]["reloads"], 2, "{status}");
-    until("all as before", || (programs_of(agent.pid()) == programs).then_some(()));
+    let programs = programs_of(agent.pid());
 
     // What cannot be had any more is refused with the reason, and all goes on.
     let status = reload("process.exec, process.exec_failed");
