@@ -305,7 +305,7 @@ impl Tail {
             return false;
         }
         volatile::set(taken, after);
-        volatile::set(flags, volatile::get(flags) | u64::from(span_flags::TRUNCATED) * (is_cut & wanted));
+        volatile::set(flags, volatile::get(flags) | (u64::from(span_flags::TRUNCATED) * (is_cut & wanted)));
         volatile::set(address, volatile::get(address) + read - is_cut);
         volatile::set(inside, is_cut);
         true

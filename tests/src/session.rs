@@ -73,7 +73,7 @@ impl Session {
         Self::new(child, output)
     }
 
-    /// Starts a program whose standard output is a terminal. The other side is a copy of `terminal.reader`.
+    /// Starts a program whose standard output is a terminal.
     #[must_use]
     pub fn on_terminal(mut command: Command, terminal: PseudoTerminal) -> Self {
         let PseudoTerminal { reader, terminal } = terminal;
