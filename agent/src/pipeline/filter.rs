@@ -173,6 +173,10 @@ impl Filter {
         ];
         let is_dropped = |kind: &str| {
             let decides = self.0.iter().find_map(|(action, conditions)| {
+                let container = match action {
+                    Action::Keep => container,
+                    Action::Drop => believed(container, cgroup),
+                };
                 match (conditions.fits_cgroup(kind, container, cgroup), action) {
                     (Some(true), action) => Some(*action),
                     // Somebody may be kept by it.
