@@ -53,6 +53,8 @@ pub struct Ran {
 pub fn run(program: impl AsRef<OsStr>) -> Run {
     let mut command = Command::new(program);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Cargo sets it for tests, and it is one of the variables that are recorded.
+    command.env_remove("LD_LIBRARY_PATH");
     Run { command, input: Vec::new() }
 }
 

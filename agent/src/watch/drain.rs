@@ -137,8 +137,8 @@ pub(super) struct Drain {
     pub(super) since: u64,
     /// What the file had lost when that was last told.
     pub(super) told_unwritten: Vec<(&'static str, u64)>,
-    /// A loss was told to the file, which may lose that as well.
-    pub(super) tells_of_unwritten: bool,
+    /// Losses that the file has not taken yet.
+    pub(super) owed_to_file: Option<Event>,
     /// Told once when no output wants any more.
     pub(super) over: Option<oneshot::Sender<()>>,
 }
@@ -172,7 +172,31 @@ impl Sink for Outputs {
     }
 }
 
+/// One event of the losses of two, the second of which is the later.
+fn both(earlier: Event, mut later: Event) -> Event {
+    use v1::event::Body::Telemetry;
+    if let (Some(Telemetry(earlier)), Some(Telemetry(later))) = (earlier.body, &mut later.body) {
+        later.since = earlier.since;
+        for loss in earlier.losses {
+            match later.losses.iter_mut().find(|of| of.hook == loss.hook && of.reason == loss.reason) {
+                Some(same) => same.count += loss.count,
+                None => later.losses.push(loss),
+            }
+        }
+    }
+    later
+}
+
 impl Outputs {
+    /// Takes what was lost, for all but the file, which may have been what lost it.
+    fn loss(&mut self, event: &Event) {
+        if let Some(stream) = self.stream.as_mut().filter(|stream| stream.failed.is_none()) {
+            stream.failed = stream.export.event(event).err();
+            stream.events += 1;
+        }
+        self.hub.event(event);
+    }
+
     fn flush(&mut self) {
         if let Some(stream) = self.stream.as_mut().filter(|stream| stream.failed.is_none()) {
             stream.failed = stream.export.flush().err();
@@ -342,7 +366,7 @@ impl Drain {
     }
 
     fn replace_file(&mut self, file: Option<JsonFile>) {
-        self.told_unwritten = Vec::new();
+        (self.told_unwritten, self.owed_to_file) = (Vec::new(), None);
         if let Some(old) = std::mem::replace(&mut self.outputs.file, file) {
             // It may wait for the disk; events do not.
             let closes = std::thread::Builder::new().name("close".to_owned()).spawn(move || old.close());
@@ -391,15 +415,28 @@ impl Drain {
         let lost = self.outputs.file.as_ref().map_or_else(Vec::new, JsonFile::lost);
         let before = std::mem::replace(&mut self.told_unwritten, lost.clone());
         let told = |reason| before.iter().find(|(of, _)| *of == reason).map_or(0, |(_, count)| *count);
-        let mut more: Vec<_> =
-            lost.into_iter().map(|(reason, count)| (reason, count.saturating_sub(told(reason)))).collect();
-        // That of these the event of the last loss is one is no news, and would never end.
-        if std::mem::take(&mut self.tells_of_unwritten)
-            && let Some((_, count)) = more.iter_mut().find(|(_, count)| *count > 0)
-        {
-            *count -= 1;
+        lost.into_iter().map(|(reason, count)| (reason, count.saturating_sub(told(reason)))).collect()
+    }
+
+    /// Tells the file of losses, again and again until it takes that. That it did not is no loss of its own.
+    fn tell_file(&mut self) {
+        let (Some(event), Some(file)) = (&self.owed_to_file, &mut self.outputs.file) else { return };
+        file.flush();
+        let before = file.lost();
+        file.event(event);
+        file.flush();
+        let after = file.lost();
+        if after == before {
+            self.owed_to_file = None;
+            return;
         }
-        more
+        for (reason, count) in after {
+            let had = before.iter().find(|(of, _)| *of == reason).map_or(0, |(_, count)| *count);
+            match self.told_unwritten.iter_mut().find(|(of, _)| *of == reason) {
+                Some((_, told)) => *told += count - had,
+                None => self.told_unwritten.push((reason, count - had)),
+            }
+        }
     }
 
     fn tell_losses(&mut self, told: &mut Sample, told_at: &mut u64) {
@@ -420,9 +457,15 @@ impl Drain {
             if let Some(v1::event::Body::Telemetry(telemetry)) = &event.body {
                 self.meter.lost(telemetry);
             }
-            let _counted_elsewhere = self.outputs.event(&event);
-            self.tells_of_unwritten = self.outputs.file.is_some();
+            self.outputs.loss(&event);
+            if self.outputs.file.is_some() {
+                self.owed_to_file = Some(match self.owed_to_file.take() {
+                    Some(earlier) => both(earlier, event),
+                    None => event,
+                });
+            }
         }
+        self.tell_file();
         (*told, *told_at) = (sample, now);
     }
 }

@@ -209,7 +209,7 @@ impl Loaded {
             commands: orders,
             since,
             told_unwritten: Vec::new(),
-            tells_of_unwritten: false,
+            owed_to_file: None,
             over: Some(is_over),
         };
         // Before the first record is read, of which many may wait by now.
