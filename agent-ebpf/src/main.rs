@@ -1,8 +1,8 @@
 //! The kernel programs of Nightjar.
 //!
 //! One file a sensor family; what they share is beside them: reading kernel structures ([`kernel`]),
-//! building and sending records ([`send`]), what the agent asks for ([`settings`]), paths ([`path`]) and what is said of every process
-//! ([`task`]).
+//! building and sending records ([`send`]), what the agent asks for ([`settings`]), paths ([`path`]) and what
+//! is said of every process ([`task`]).
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]

@@ -12,7 +12,7 @@ use nightjar_proto::v1::Event;
 use prost::Message as _;
 use tokio::time::timeout_at;
 
-use super::{Global, configuration::print, logging, run::give_up_privileges, settings, tail::style};
+use super::{Global, configuration::print, logging, sensors, settings, tail::style};
 use crate::{
     config::{Config, Level},
     doctor::{self, Check, Diagnosis, Finding, Host, Outcome, Proof, Sensor, Witness},
@@ -120,7 +120,7 @@ fn try_sensors(mut config: Config, with_events: bool) -> Tried {
     config.filters.clear();
     let mut tried = Tried::default();
     let start = Instant::now();
-    let mut loaded = match load(&config) {
+    let mut loaded = match sensors::load(&config) {
         Ok(loaded) => loaded,
         Err(error) => {
             let finding = Finding::failed(
@@ -150,16 +150,6 @@ fn try_sensors(mut config: Config, with_events: bool) -> Tried {
         tried.checks.push(finding.of("losses"));
     }
     tried
-}
-
-fn load(config: &Config) -> Result<Loaded> {
-    let drop_privileges = config.privileges.drop;
-    Loaded::load(
-        &settings::kernel_options(config),
-        settings::asked(config)?,
-        settings::bounds(config),
-        || give_up_privileges(drop_privileges),
-    )
 }
 
 fn losses(witness: &Witness) -> Finding {

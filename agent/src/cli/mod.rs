@@ -7,6 +7,7 @@ mod expression;
 mod generate;
 mod logging;
 mod run;
+mod sensors;
 mod settings;
 mod status;
 mod status_view;

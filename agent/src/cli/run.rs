@@ -22,6 +22,7 @@ use super::{
     Global, Period,
     logging::{self, Log},
     note,
+    sensors::{self, tell_missing_privileges},
     settings::{self, Overrides, STDOUT, flag},
 };
 use crate::{
@@ -30,7 +31,7 @@ use crate::{
     kernel,
     pipeline::Kinds,
     server::{self, About, Answers, Serving, Socket},
-    service::{self, Lock, Notifier},
+    service::{Lock, Notifier},
     watch::{Change, Destinations, FileChange, Loaded, Patience, Watch},
 };
 
@@ -102,13 +103,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<()> {
         None
     };
     tell_missing_privileges()?;
-    let drop_privileges = config.privileges.drop;
-    let loaded = Loaded::load(
-        &settings::kernel_options(config),
-        settings::asked(config)?,
-        settings::bounds(config),
-        || give_up_privileges(drop_privileges),
-    )?;
+    let loaded = sensors::load(config)?;
     // With the rights that will rotate it.
     let destinations = open(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -119,24 +114,6 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<()> {
         agent.run(duration.unwrap_or(FOREVER)).await
     })?;
     report.tell();
-    Ok(())
-}
-
-/// Warns of rights that the agent lacks: before it fails for the want of them.
-pub(super) fn tell_missing_privileges() -> Result<()> {
-    for missing in service::missing()? {
-        warn!("{missing}");
-    }
-    Ok(())
-}
-
-/// Keeps only the rights that the running agent needs.
-pub(super) fn give_up_privileges(drop: bool) -> Result<()> {
-    if drop {
-        // Not inside the macro, which does nothing where nobody hears it.
-        let dropped = service::drop_unneeded(service::KEPT)?;
-        info!("{dropped}");
-    }
     Ok(())
 }
 

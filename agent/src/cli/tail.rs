@@ -27,9 +27,8 @@ use super::{
     Global, Period,
     client::{ConnectError, Target, is_final, refused},
     expression::Expression,
-    logging, note,
-    run::{give_up_privileges, tell_missing_privileges},
-    say,
+    logging, note, say,
+    sensors::{self, tell_missing_privileges},
     settings::{self, Overrides, flag},
 };
 use crate::{
@@ -41,7 +40,7 @@ use crate::{
     },
     kernel,
     server::selector,
-    watch::{Destinations, Loaded, Patience, Report},
+    watch::{Destinations, Patience, Report},
 };
 
 /// How long whoever takes what is shown may take nothing at the end.
@@ -193,13 +192,7 @@ fn alone(
     logging::start(global.verbose, config);
     note("loading sensors …");
     tell_missing_privileges()?;
-    let drop_privileges = config.privileges.drop;
-    let mut loaded = Loaded::load(
-        &settings::kernel_options(config),
-        settings::asked(config)?,
-        settings::bounds(config),
-        || give_up_privileges(drop_privileges),
-    )?;
+    let mut loaded = sensors::load(config)?;
     if request.since_ns > 0 {
         say("--since: no agent runs here, so nobody remembers what was before");
     }

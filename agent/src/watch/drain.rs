@@ -172,6 +172,12 @@ impl Sink for Outputs {
     }
 }
 
+/// How many more there are of each reason than there were.
+fn more(before: &[(&'static str, u64)], after: &[(&'static str, u64)]) -> Vec<(&'static str, u64)> {
+    let had = |reason| before.iter().find(|(of, _)| *of == reason).map_or(0, |(_, count)| *count);
+    after.iter().map(|(reason, count)| (*reason, count.saturating_sub(had(*reason)))).collect()
+}
+
 /// One event of the losses of two, the second of which is the later.
 fn both(earlier: Event, mut later: Event) -> Event {
     use v1::event::Body::Telemetry;
@@ -413,9 +419,8 @@ impl Drain {
     /// What the file lost since this was last asked.
     fn unwritten(&mut self) -> Vec<(&'static str, u64)> {
         let lost = self.outputs.file.as_ref().map_or_else(Vec::new, JsonFile::lost);
-        let before = std::mem::replace(&mut self.told_unwritten, lost.clone());
-        let told = |reason| before.iter().find(|(of, _)| *of == reason).map_or(0, |(_, count)| *count);
-        lost.into_iter().map(|(reason, count)| (reason, count.saturating_sub(told(reason)))).collect()
+        let told = std::mem::replace(&mut self.told_unwritten, lost.clone());
+        more(&told, &lost)
     }
 
     /// Tells the file of losses, again and again until it takes that. That it did not is no loss of its own.
@@ -430,11 +435,10 @@ impl Drain {
             self.owed_to_file = None;
             return;
         }
-        for (reason, count) in after {
-            let had = before.iter().find(|(of, _)| *of == reason).map_or(0, |(_, count)| *count);
+        for (reason, count) in more(&before, &after) {
             match self.told_unwritten.iter_mut().find(|(of, _)| *of == reason) {
-                Some((_, told)) => *told += count - had,
-                None => self.told_unwritten.push((reason, count - had)),
+                Some((_, told)) => *told += count,
+                None => self.told_unwritten.push((reason, count)),
             }
         }
     }
