@@ -164,6 +164,10 @@ structures! {
     Tty,
     /// `struct mm_struct`
     Mm,
+    /// `struct files_struct`
+    Files,
+    /// `struct fdtable`
+    FdTable,
     /// `struct file`
     File,
     /// `struct inode`
@@ -204,6 +208,7 @@ kernel_fields! {
     TASK_CRED: Task => To<Cred> = ["task_struct.cred"], required;
     TASK_MM: Task => To<Mm> = ["task_struct.mm"], required;
     TASK_FS: Task => To<FsStruct> = ["task_struct.fs"], required;
+    TASK_FILES: Task => To<Files> = ["task_struct.files"], required;
     TASK_NSPROXY: Task => To<NsProxy> = ["task_struct.nsproxy"], required;
     TASK_CGROUPS: Task => To<CssSet> = ["task_struct.cgroups"], optional;
     TASK_THREAD_PID: Task => To<Pid> = ["task_struct.thread_pid"], required;
@@ -280,6 +285,12 @@ kernel_fields! {
     MM_ENV_END: Mm => u64 = ["mm_struct.env_end"], required;
     MM_EXE_FILE: Mm => To<File> = ["mm_struct.exe_file"], required;
 
+    FILES_TABLE: Files => To<FdTable> = ["files_struct.fdt"], required;
+    FDTABLE_FILES: FdTable => To<To<File>> = ["fdtable.fd"], required;
+    FDTABLE_MAX: FdTable => u32 = ["fdtable.max_fds"], required;
+
+    FILE_MODE: File => u32 = ["file.f_mode"], required;
+    FILE_FLAGS: File => u32 = ["file.f_flags"], required;
     FILE_DENTRY: File => To<Dentry> = ["file.f_path.dentry"], required;
     FILE_MNT: File => To<VfsMount> = ["file.f_path.mnt"], required;
     FILE_INODE: File => To<Inode> = ["file.f_inode"], required;
@@ -289,14 +300,19 @@ kernel_fields! {
     INODE_GID: Inode => u32 = ["inode.i_gid"], required;
     INODE_NUMBER: Inode => u64 = ["inode.i_ino"], required;
     INODE_NLINK: Inode => u32 = ["inode.i_nlink"], required;
+    INODE_SIZE: Inode => u64 = ["inode.i_size"], required;
     INODE_SB: Inode => To<SuperBlock> = ["inode.i_sb"], required;
     SB_DEV: SuperBlock => u32 = ["super_block.s_dev"], required;
+    SB_MAGIC: SuperBlock => u64 = ["super_block.s_magic"], required;
 
     /// Null in a dentry that no name leads to any more (`d_unhashed`).
     DENTRY_HASHED: Dentry => To<Bytes> = ["dentry.d_hash.pprev"], required;
+    DENTRY_INODE: Dentry => To<Inode> = ["dentry.d_inode"], required;
     DENTRY_PARENT: Dentry => To<Dentry> = ["dentry.d_parent"], required;
     DENTRY_NAME: Dentry => To<Bytes> = ["dentry.d_name.name"], required;
     DENTRY_NAME_LEN: Dentry => u32 = ["dentry.d_name.len"], required;
+    /// The hash of the name below its length.
+    DENTRY_NAME_HASH: Dentry => u64 = ["dentry.d_name.hash_len"], required;
 
     VFSMOUNT_ROOT: VfsMount => To<Dentry> = ["vfsmount.mnt_root"], required;
     VFSMOUNT_FLAGS: VfsMount => u32 = ["vfsmount.mnt_flags"], required;
@@ -307,6 +323,8 @@ kernel_fields! {
 
     FS_PWD_DENTRY: FsStruct => To<Dentry> = ["fs_struct.pwd.dentry"], required;
     FS_PWD_MNT: FsStruct => To<VfsMount> = ["fs_struct.pwd.mnt"], required;
+    FS_ROOT_DENTRY: FsStruct => To<Dentry> = ["fs_struct.root.dentry"], required;
+    FS_ROOT_MNT: FsStruct => To<VfsMount> = ["fs_struct.root.mnt"], required;
 
     CSS_SET_DEFAULT: CssSet => To<Cgroup> = ["css_set.dfl_cgrp"], optional;
     CSS_SET_SUBSYS: CssSet => Embedded<To<Css>> = ["css_set.subsys"], optional;
@@ -325,6 +343,10 @@ kernel_fields! {
     REGISTERS_SIZE: () => Number = ["sizeof(pt_regs)"], required;
     REGISTERS_ARG1: Registers => u64 = ["pt_regs.di"], required;
     REGISTERS_ARG2: Registers => u64 = ["pt_regs.si"], required;
+    REGISTERS_ARG3: Registers => u64 = ["pt_regs.dx"], required;
+    REGISTERS_ARG4: Registers => u64 = ["pt_regs.r10"], required;
+    REGISTERS_ARG5: Registers => u64 = ["pt_regs.r8"], required;
+    REGISTERS_ARG6: Registers => u64 = ["pt_regs.r9"], required;
 
     /// Three (context, task, `group_dead`) where the kernel itself says which exit is the last.
     EXIT_ARGS: () => Number = ["args(btf_trace_sched_process_exit)"], required;

@@ -44,6 +44,22 @@ hooks! {
     NewCgroup = "new_cgroup";
     /// A task of those that ran before the agent; only those that could not be told are counted.
     Snapshot = "snapshot";
+    /// A call that opens files returned; what is not watched is filtered.
+    FileOpen = "file_open";
+    /// `close` was called; what is not watched is filtered.
+    FileClose = "file_close";
+    /// A call that changes files returned; what failed or cannot concern what is watched is filtered.
+    FileCall = "file_call";
+}
+
+impl Hook {
+    /// Whether its records go the way of those that nobody's login or exec must wait for: a flood of files fills
+    /// that ring alone.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_bulk(self) -> bool {
+        matches!(self, Self::FileOpen | Self::FileClose | Self::FileCall)
+    }
 }
 
 /// Counters of one hook on one CPU. Kernel programs add to them, the agent sums them over CPUs.

@@ -3,6 +3,7 @@
 //! * [`fields`]: every kernel structure field that is read, by name. One table gives the kernel
 //!   programs their typed accessors and the agent the list that it resolves against the running
 //!   kernel's BTF.
+//! * [`files`]: what is watched, and which system calls change files.
 //! * [`record`]: the layout of what the kernel programs send.
 //! * [`reader`]: how the reader of a ring tells whether it wants to be woken.
 //! * [`settings`]: what the agent can change while the programs run.
@@ -10,6 +11,7 @@
 #![no_std]
 
 pub mod fields;
+pub mod files;
 pub mod hook;
 pub mod record;
 pub mod settings;

@@ -6,7 +6,7 @@
 //! bytes of the right length are a valid value of each body.
 
 /// Raised whenever a layout below changes; a record of another version is refused by name.
-pub const ABI_VERSION: u16 = 2;
+pub const ABI_VERSION: u16 = 3;
 
 /// Longest path that is followed, in bytes. Longer ones keep their end and are flagged.
 pub const PATH_MAX: usize = 4095;
@@ -35,6 +35,10 @@ pub enum Kind {
     Snapshot = 6,
     /// [`NewCgroup`]
     NewCgroup = 7,
+    /// [`FileOpen`]
+    FileOpen = 8,
+    /// [`FileCall`]
+    FileCall = 9,
 }
 
 impl Kind {
@@ -49,6 +53,8 @@ impl Kind {
             5 => Self::Credentials,
             6 => Self::Snapshot,
             7 => Self::NewCgroup,
+            8 => Self::FileOpen,
+            9 => Self::FileCall,
             _ => return None,
         })
     }
@@ -325,6 +331,91 @@ layouts! {
         cgroup_path: Span,
     }
 
+    /// The nearest directory above a file, or the file itself, that is watched.
+    Anchor, 16 {
+        /// Inode number; zero: there is none.
+        inode: u64,
+        /// Device.
+        device: u32,
+        /// Levels from it down to the file; 0: it is the file.
+        distance: u32,
+    }
+
+    /// [`Kind::FileOpen`]: a file was opened, or closed, or could not be opened.
+    FileOpen, 360 {
+        /// Begins every record.
+        header: Header,
+        /// The process.
+        info: TaskInfo,
+        /// The file; all zero where it could not be opened.
+        file: FileInfo,
+        /// What makes it a watched one.
+        anchor: Anchor,
+        /// Bytes in the file.
+        size: u64,
+        /// `O_*` as the open file has them; of a failed call, as it was given them.
+        open_flags: u32,
+        /// [`open_facts`]
+        facts: u32,
+        /// System call, as the machine counts; zero for a close.
+        call: u32,
+        /// Positive error number; zero where it was opened.
+        errno: u32,
+        /// Descriptor that a relative `name` starts from (`AT_FDCWD` is -100).
+        dirfd: i32,
+        /// Low half of the window in which repeats of it are counted; zero: they are told one by one.
+        window: u32,
+        /// Path of the file.
+        path: Span,
+        /// Path asked for, from the memory of the process: of failed calls only.
+        name: Span,
+    }
+
+    /// Something that a call acts on.
+    Operand, 96 {
+        /// The open file; of a name, the directory that it starts from.
+        file: FileInfo,
+        /// What makes it a watched one.
+        anchor: Anchor,
+        /// Bytes in the open file.
+        size: u64,
+        /// The descriptor; `AT_FDCWD` (-100) for the working directory.
+        fd: i32,
+        /// [`operand`]
+        what: u32,
+        /// Path of `file`.
+        path: Span,
+        /// The name, from the memory of the process.
+        name: Span,
+        /// Zero.
+        reserved: u64,
+    }
+
+    /// [`Kind::FileCall`]: a call that changes files succeeded.
+    FileCall, 528 {
+        /// Begins every record.
+        header: Header,
+        /// The process.
+        info: TaskInfo,
+        /// What the call returned.
+        result: i64,
+        /// Its arguments.
+        args: [u64; 6],
+        /// System call, as the machine counts.
+        call: u32,
+        /// Zero.
+        reserved: u32,
+        /// The old name, the source.
+        first: Operand,
+        /// The new name, the destination.
+        second: Operand,
+        /// What a symbolic link leads to, the name of an attribute, the type of a file system: from the memory of
+        /// the process.
+        text: Span,
+        /// Zero.
+        reserved2: u64,
+    }
+
     /// [`Kind::NewCgroup`]: a cgroup was made.
     NewCgroup, 48 {
         /// Begins every record.
@@ -367,6 +458,32 @@ pub mod task_flags {
     pub const CGROUP_V1: u32 = 4;
     /// The process that reads this: in a [`Snapshot`](super::Snapshot) only.
     pub const READER: u32 = 8;
+}
+
+/// Facts of a [`FileOpen`].
+pub mod open_facts {
+    /// The call made the file.
+    pub const CREATED: u32 = 1;
+    /// It can read.
+    pub const READ: u32 = 2;
+    /// It can write.
+    pub const WRITE: u32 = 4;
+    /// It is a handle on the name alone (`O_PATH`).
+    pub const PATH: u32 = 8;
+    /// It was closed.
+    pub const CLOSED: u32 = 16;
+    /// All opens are wanted, this one perhaps for no other reason.
+    pub const ALL: u32 = 32;
+}
+
+/// What an [`Operand`] is.
+pub mod operand {
+    /// Not there.
+    pub const NONE: u32 = 0;
+    /// An open file.
+    pub const FILE: u32 = 1;
+    /// A name, from a directory.
+    pub const NAME: u32 = 2;
 }
 
 /// What tried an exec or made a change of credentials.

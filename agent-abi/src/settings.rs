@@ -46,6 +46,8 @@ pub mod leave_out {
     pub const EXEC_FAILED: u64 = 2;
     /// `process.credentials`
     pub const CREDENTIALS: u64 = 4;
+    /// `file.*`
+    pub const FILES: u64 = 8;
 }
 
 impl Default for Settings {

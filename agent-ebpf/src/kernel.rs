@@ -135,6 +135,59 @@ impl<S, A: Access> Ptr<S, A> {
     }
 }
 
+/// Bytes of a structure that are copied at once.
+pub const COPIED: usize = 192;
+
+/// The beginning of a kernel structure, copied in one go: several fields for the price of one.
+pub struct Copied<S> {
+    bytes: *const u8,
+    original: Ptr<S, Probed>,
+}
+
+impl<S> Clone for Copied<S> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Copied<S> {}
+
+impl<S> Copied<S> {
+    /// Copies what is at `address`.
+    #[inline(always)]
+    pub fn read(to: *mut [u8; COPIED], address: u64) -> Option<Self> {
+        let original = Ptr::new(address as *const u8)?;
+        // SAFETY: the helper checks the address and fills with zeros what it cannot read.
+        unsafe { bpf_probe_read_kernel(to.cast(), COPIED as u32, address as *const _) };
+        Some(Self { bytes: to.cast(), original })
+    }
+
+    /// Value of a number; zero where the kernel does not have the field.
+    #[inline(always)]
+    pub fn get<T: Copy + Default>(self, field: Field<S, T>) -> T {
+        match offset(field) {
+            // SAFETY: inside the copy; the place is a constant to the verifier.
+            Some(offset) if offset + size_of::<T>() <= COPIED => unsafe {
+                self.bytes.add(offset).cast::<T>().read_volatile()
+            },
+            _ => self.original.get(field),
+        }
+    }
+
+    /// Where a pointer leads to.
+    #[inline(always)]
+    pub fn address_in<U>(self, field: Field<S, To<U>>) -> u64 {
+        match offset(field) {
+            // SAFETY: as above.
+            Some(offset) if offset + size_of::<u64>() <= COPIED => unsafe {
+                self.bytes.add(offset).cast::<u64>().read_volatile()
+            },
+            _ => self.original.address_in(field),
+        }
+    }
+}
+
 /// The structure that embeds this one (`container_of`).
 #[inline(always)]
 pub fn container<S, U, A>(part: Ptr<U, A>, field: Field<S, Embedded<U>>) -> Option<Ptr<S, Probed>> {

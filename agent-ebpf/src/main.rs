@@ -1,8 +1,8 @@
 //! The kernel programs of Nightjar.
 //!
 //! One file a sensor family; what they share is beside them: reading kernel structures ([`kernel`]),
-//! building and sending records ([`send`]), what the agent asks for ([`settings`]), paths ([`path`]) and what
-//! is said of every process ([`task`]).
+//! building and sending records ([`send`], [`tail`]), what the agent asks for ([`settings`]), which files are
+//! watched ([`watch`]), paths ([`path`]) and what is said of every process ([`task`]).
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -24,6 +24,8 @@
 mod cgroup;
 mod credentials;
 mod exec_failed;
+mod file_call;
+mod file_open;
 mod globals;
 mod kernel;
 mod path;
@@ -33,8 +35,10 @@ mod send;
 mod settings;
 mod snapshot;
 mod syscall;
+mod tail;
 mod task;
 mod times;
+mod watch;
 
 /// The kernel refuses most helpers to programs that are not under a licence compatible with its own.
 #[unsafe(link_section = "license")]

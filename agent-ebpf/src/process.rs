@@ -3,9 +3,7 @@
 use aya_ebpf::{
     helpers::{
         bpf_get_current_task,
-        generated::{
-            bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str,
-        },
+        generated::bpf_probe_read_user_str,
     },
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
@@ -14,7 +12,7 @@ use aya_log_ebpf::{debug, trace};
 use nightjar_abi::{
     fields::*,
     hook::{DropReason, Hook},
-    record::{ARGS_MAX, Exec, Exit, Fork, Kind, PATH_MAX, PATHS_MAX, Span, call, span_flags},
+    record::{Exec, Exit, Fork, Kind, PATH_MAX, PATHS_MAX, Span, call, span_flags},
     settings::{
         ENVIRONMENT_LOOKS, ENVIRONMENT_MAX, ENVIRONMENT_NAMES, ENVIRONMENT_VALUE_MAX, Settings, leave_out,
     },
@@ -23,15 +21,21 @@ use nightjar_abi::{
 use crate::{
     cgroup, credentials,
     kernel::{Ptr, Typed, bound, number, opaque, volatile},
-    path::{self, Path},
+    path,
     send::{Claim, Count, Environment, Scratch},
-    settings, task, times,
+    settings,
+    tail::Tail,
+    task, times,
 };
 
 const CLONE_THREAD: u64 = 0x0001_0000;
 /// `SIGNAL_GROUP_EXIT`
 /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/sched/signal.h#L253>
 const SIGNAL_GROUP_EXIT: u32 = 4;
+/// Where the tail of an exec's record begins.
+const EXEC: usize = size_of::<Exec>();
+/// What is before its arguments stays below this, as each part is bounded.
+const BEFORE_ARGS: u32 = PATHS_MAX as u32 - 1;
 /// Most bytes of an interpreter's name: a script's is at most 255 long, that of `binfmt_misc` may be longer.
 const INTERP_MAX: u32 = 1023;
 
@@ -94,7 +98,7 @@ fn exec(ctx: &BtfTracePointContext, count: Count, scratch: *mut Scratch) -> Opti
         (*record).argc = binprm.get(BINPRM_ARGC);
     }
 
-    let mut tail = Tail::new(scratch);
+    let mut tail = Tail::<EXEC, BEFORE_ARGS>::new(scratch);
     let root = task::mount_root(task);
     let exe = path::write(scratch, file.follow(FILE_DENTRY)?, file.follow(FILE_MNT)?, root);
     let exe = tail.path(&exe);
@@ -149,91 +153,9 @@ fn exec(ctx: &BtfTracePointContext, count: Count, scratch: *mut Scratch) -> Opti
     Some(len)
 }
 
-/// The end of a record, growing.
-struct Tail {
-    scratch: *mut Scratch,
-}
-
-impl Tail {
-    #[inline(always)]
-    fn new(scratch: *mut Scratch) -> Self {
-        // SAFETY: the map's own memory.
-        unsafe { (&raw mut (*scratch).tail).write_volatile(0) };
-        Self { scratch }
-    }
-
-    /// Bytes so far, kept in memory for the reason that `Walk` gives. What is before the arguments stays below
-    /// [`PATHS_MAX`] because each part is bounded.
-    #[inline(always)]
-    fn len(&self) -> u64 {
-        // SAFETY: the map's own memory.
-        unsafe { (&raw const (*self.scratch).tail).read_volatile() }
-    }
-
-    /// Where the next byte goes, bounded for the verifier.
-    #[inline(always)]
-    fn place(&self) -> *mut u8 {
-        let len = bound::<{ PATHS_MAX as u32 - 1 }>(self.len());
-        // SAFETY: inside the record by the bound.
-        unsafe { (&raw mut (*self.scratch).record).cast::<u8>().add(size_of::<Exec>() + len as usize) }
-    }
-
-    #[inline(always)]
-    fn span(&mut self, len: u64, flags: u32) -> Span {
-        let before = self.len();
-        let start = (size_of::<Exec>() as u64 + before) as u16;
-        // SAFETY: the map's own memory.
-        unsafe { (&raw mut (*self.scratch).tail).write_volatile(before + len) };
-        Span { start, len: len as u16, flags }
-    }
-
-    #[inline(always)]
-    fn nothing(&mut self) -> Span {
-        self.span(0, 0)
-    }
-
-    /// A path out of the path buffer.
-    #[inline(always)]
-    fn path(&mut self, path: &Path) -> Span {
-        let place = self.place();
-        let len = bound::<{ PATH_MAX as u32 }>(path.len);
-        // SAFETY: both ends are inside the scratch buffer by their bounds.
-        unsafe { bpf_probe_read_kernel(place.cast(), len as u32, path::bytes(self.scratch, path).cast()) };
-        self.span(len, path.flags)
-    }
-
-    /// A string of the kernel's, of at most `MAX` bytes (one less than a power of two).
-    #[inline(always)]
-    fn text<const MAX: u32>(&mut self, address: u64) -> Span {
-        let place = self.place();
-        // SAFETY: `MAX + 1` bytes from `place` on are inside the scratch buffer.
-        let read = unsafe { bpf_probe_read_kernel_str(place.cast(), MAX + 1, address as *const _) };
-        if read <= 0 {
-            return self.span(0, span_flags::FAULT);
-        }
-        let len = bound::<MAX>(read as u64 - 1);
-        self.span(len, if len == u64::from(MAX) { span_flags::TRUNCATED } else { 0 })
-    }
-
-    /// The arguments, out of the process's memory: the kernel has just put them there.
-    #[inline(always)]
-    fn user(&mut self, address: u64, size: u64) -> Span {
-        let (wanted, flags) =
-            if size > ARGS_MAX as u64 { (ARGS_MAX as u64, span_flags::TRUNCATED) } else { (size, 0) };
-        let place = self.place();
-        let wanted = bound::<{ ARGS_MAX as u32 }>(wanted);
-        // SAFETY: `ARGS_MAX` bytes from `place` on are inside the scratch buffer.
-        let read = unsafe { bpf_probe_read_user(place.cast(), wanted as u32, address as *const _) };
-        if read != 0 {
-            return self.span(0, flags | span_flags::FAULT);
-        }
-        self.span(wanted, flags)
-    }
-}
-
 // ---- environment
 
-impl Tail {
+impl Tail<EXEC, BEFORE_ARGS> {
     /// Variables of the environment whose names may be among those that are asked for. Each is read as a whole
     /// into the place of the one before, if that was not wanted: nothing else of the environment is sent.
     #[inline(always)]
@@ -282,7 +204,7 @@ impl Tail {
         let offset = bound::<{ u16::MAX as u32 }>(self.len() + before);
         // SAFETY: `CHUNK` bytes from there on are inside the scratch buffer, whatever the bound lets through.
         let place = unsafe {
-            (&raw mut (*self.scratch).record).cast::<u8>().add(size_of::<Exec>() + offset as usize)
+            (&raw mut (*self.scratch).record).cast::<u8>().add(EXEC + offset as usize)
         };
         // SAFETY: as above.
         let read = unsafe {

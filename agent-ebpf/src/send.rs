@@ -14,11 +14,18 @@ use nightjar_abi::{
     settings::{ENVIRONMENT_MAX, ENVIRONMENT_VALUE_MAX},
 };
 
-use crate::kernel::{add, bound};
+use crate::{
+    kernel::{add, bound},
+    watch,
+};
 
 /// The lane of process, credential and integrity events. The agent sets the size.
 #[map]
 static CRITICAL: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// The lane of events that come in floods: those of files. The agent sets the size.
+#[map]
+static BULK: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 #[map]
 static COUNTERS: PerCpuArray<HookCounters> = PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);
@@ -54,6 +61,8 @@ pub struct Scratch {
     pub tail: u64,
     /// How far the environment was looked through.
     pub environment: Environment,
+    /// What is known of files.
+    pub files: watch::Files,
 }
 
 /// State of a walk up a path.
@@ -153,6 +162,13 @@ impl Count {
         add(unsafe { &raw mut (*self.0).filtered }, 1);
     }
 
+    /// The call only raised the count of an earlier record.
+    #[inline(always)]
+    pub fn aggregated(self) {
+        // SAFETY: the map's own memory.
+        add(unsafe { &raw mut (*self.0).aggregated }, 1);
+    }
+
     /// The record is lost.
     #[inline(always)]
     pub fn dropped(self, reason: DropReason) {
@@ -193,10 +209,11 @@ impl Count {
         }
         // Known by now, but forgotten by verifiers before 6.12.
         let len = bound::<LONGEST>(len);
+        let ring = if self.1.is_bulk() { &raw const BULK } else { &raw const CRITICAL };
         // SAFETY: `len` is bounded by the masks of the parts; the verifier holds it against the map's size.
         let sent = unsafe {
             aya_ebpf::helpers::generated::bpf_ringbuf_output(
-                (&raw const CRITICAL).cast_mut().cast(),
+                ring.cast_mut().cast(),
                 (&raw mut (*scratch).record).cast(),
                 len,
                 wake_up(),

@@ -118,6 +118,7 @@ pub(super) fn kernel_options(config: &Config) -> kernel::Options {
     kernel::Options {
         // At most 1 GiB, as checked.
         ring_bytes: u32::try_from(config.kernel.ring_size.bytes()).unwrap_or(1 << 30),
+        bulk_bytes: 8 << 20,
         log_level: config.kernel.log as u8,
         settings: of_programs(config),
     }

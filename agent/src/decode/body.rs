@@ -2,7 +2,8 @@
 #![allow(unsafe_code, reason = "the only place where bytes become a structure")]
 
 use super::{
-    Credentials, Creds, Exec, ExecFailed, Exit, FileInfo, Fork, Header, Namespaces, NewCgroup, Snapshot,
+    Anchor, Credentials, Creds, Exec, ExecFailed, Exit, FileCall, FileInfo, FileOpen, Fork, Header, Namespaces,
+    NewCgroup, Operand, Snapshot,
     Span, TaskInfo, TaskRef,
 };
 
@@ -20,8 +21,8 @@ macro_rules! bodies {
     )* };
 }
 
-bodies!(Header, Span, TaskRef, Creds, Namespaces, TaskInfo, FileInfo);
-bodies!(Exec, ExecFailed, Fork, Exit, Credentials, Snapshot, NewCgroup);
+bodies!(Header, Span, TaskRef, Creds, Namespaces, TaskInfo, FileInfo, Anchor, Operand);
+bodies!(Exec, ExecFailed, Fork, Exit, Credentials, Snapshot, NewCgroup, FileOpen, FileCall);
 
 /// The first bytes as a `T`, if there are as many.
 pub(super) fn read<T: Body>(bytes: &[u8]) -> Option<T> {

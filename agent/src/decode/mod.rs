@@ -6,8 +6,8 @@
 mod body;
 
 use nightjar_abi::record::{
-    ABI_VERSION, Credentials, Creds, Exec, ExecFailed, Exit, FileInfo, Fork, Header, Kind, Namespaces,
-    NewCgroup, Snapshot, Span, TaskInfo, TaskRef, span_flags,
+    ABI_VERSION, Anchor, Credentials, Creds, Exec, ExecFailed, Exit, FileCall, FileInfo, FileOpen, Fork, Header,
+    Kind, Namespaces, NewCgroup, Operand, Snapshot, Span, TaskInfo, TaskRef, span_flags,
 };
 
 /// A record, its texts borrowed from the ring buffer.
@@ -28,6 +28,43 @@ pub enum Record<'a> {
     Snapshot(SnapshotRecord<'a>),
     /// [`NewCgroup`]
     NewCgroup(NewCgroup, Text<'a>),
+    /// [`FileOpen`]
+    FileOpen(FileOpenRecord<'a>),
+    /// [`FileCall`]
+    FileCall(FileCallRecord<'a>),
+}
+
+/// A file that was opened, with its texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileOpenRecord<'a> {
+    /// The fixed part.
+    pub body: FileOpen,
+    /// Path of the file.
+    pub path: Text<'a>,
+    /// Path asked for, of failed calls.
+    pub name: Text<'a>,
+}
+
+/// A call that changed files, with its texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileCallRecord<'a> {
+    /// The fixed part.
+    pub body: FileCall,
+    /// The first thing it acted on.
+    pub first: OperandTexts<'a>,
+    /// The second.
+    pub second: OperandTexts<'a>,
+    /// What a link leads to, the name of an attribute.
+    pub text: Text<'a>,
+}
+
+/// Texts of an [`Operand`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OperandTexts<'a> {
+    /// Path of the open file, or of the directory that the name starts from.
+    pub path: Text<'a>,
+    /// The name.
+    pub name: Text<'a>,
 }
 
 /// An exec with its texts.
@@ -163,6 +200,31 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
             let body: NewCgroup = fixed(bytes)?;
             let tail = Tail { bytes, start: size_of::<NewCgroup>() };
             Record::NewCgroup(body, tail.text("path", body.path)?)
+        }
+        Kind::FileOpen => {
+            let body: FileOpen = fixed(bytes)?;
+            let tail = Tail { bytes, start: size_of::<FileOpen>() };
+            Record::FileOpen(FileOpenRecord {
+                body,
+                path: tail.text("path", body.path)?,
+                name: tail.text("name", body.name)?,
+            })
+        }
+        Kind::FileCall => {
+            let body: FileCall = fixed(bytes)?;
+            let tail = Tail { bytes, start: size_of::<FileCall>() };
+            let operand = |operand: &Operand| {
+                Ok(OperandTexts {
+                    path: tail.text("path", operand.path)?,
+                    name: tail.text("name", operand.name)?,
+                })
+            };
+            Record::FileCall(FileCallRecord {
+                body,
+                first: operand(&body.first)?,
+                second: operand(&body.second)?,
+                text: tail.text("text", body.text)?,
+            })
         }
         Kind::Snapshot => {
             let body: Snapshot = fixed(bytes)?;
@@ -345,7 +407,7 @@ mod tests {
 
         #[test]
         fn any_bytes_behind_a_true_header_give_a_record_or_an_error(
-            kind in 0_u16..9,
+            kind in 0_u16..11,
             mut bytes in proptest::collection::vec(any::<u8>(), 24..2048),
         ) {
             let len = u32::try_from(bytes.len()).unwrap();

@@ -34,6 +34,8 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nightja
 pub struct Options {
     /// Bytes of the critical lane's ring buffer: a power of two and a multiple of the page size.
     pub ring_bytes: u32,
+    /// Bytes of the bulk lane's, likewise.
+    pub bulk_bytes: u32,
     /// Lines of the kernel programs that are carried into the log: 0 none, 1 errors, to 5 traces.
     pub log_level: u8,
     /// What can be changed later, as it is from the first event on.
@@ -44,7 +46,7 @@ impl Default for Options {
     fn default() -> Self {
         // A record of 1 KiB, 10,000 times a second, for 0.4 s; the pages are mapped twice and count twice
         // as resident.
-        Self { ring_bytes: 4 << 20, log_level: 0, settings: Settings::default() }
+        Self { ring_bytes: 4 << 20, bulk_bytes: 8 << 20, log_level: 0, settings: Settings::default() }
     }
 }
 
@@ -107,7 +109,7 @@ pub enum Snapshot {
 pub struct Kernel {
     ebpf: Ebpf,
     serving: Vec<Serving>,
-    ring_bytes: u32,
+    ring_bytes: u64,
     controls: Option<Controls>,
     snapshot: Option<Snapshot>,
 }
@@ -120,6 +122,7 @@ impl Kernel {
     /// When the kernel lacks what no sensor can do without.
     pub fn load(options: &Options, wanted: impl Fn(&SensorPlan) -> bool + Sync) -> Result<Self, KernelError> {
         check_ring_size(options.ring_bytes)?;
+        check_ring_size(options.bulk_bytes)?;
         raise_memlock();
 
         let offsets = resolve(&btf::Btf::from_kernel()?, fields::TABLE, &kernel_release())?;
@@ -145,6 +148,7 @@ impl Kernel {
             .override_global("HAVE_TASK_PT_REGS", &u8::from(helper.unwrap_or(false)), true)
             .override_global(aya_log::LEVEL, &options.log_level, true)
             .map_max_entries("CRITICAL", options.ring_bytes)
+            .map_max_entries("BULK", options.bulk_bytes)
             .map_max_entries("SCRATCH", cpus.saturating_mul(SCRATCH_LEVELS))
             .map_max_entries("TASK_CREDS", tasks_kept())
             .load(OBJECT)
@@ -170,7 +174,7 @@ impl Kernel {
         Ok(Self {
             ebpf,
             serving,
-            ring_bytes: options.ring_bytes,
+            ring_bytes: u64::from(options.ring_bytes) + u64::from(options.bulk_bytes),
             controls: Some(controls),
             snapshot: Some(snapshot),
         })
@@ -182,16 +186,19 @@ impl Kernel {
         &self.serving
     }
 
-    /// The reader's end of the critical lane. There is one.
+    /// The reader's end of the rings. There is one.
     ///
     /// # Errors
     /// When it was taken before.
     pub fn take_ring(&mut self) -> Result<Ring, KernelError> {
-        let ring = RingBuf::try_from(self.take_map("CRITICAL")?)
-            .map_err(|error| KernelError::Map("CRITICAL", error))?;
+        let mut lane = |name| {
+            let map = self.take_map(name)?;
+            RingBuf::try_from(map).map_err(|error| KernelError::Map(name, error))
+        };
+        let (critical, bulk) = (lane("CRITICAL")?, lane("BULK")?);
         let state: Array<MapData, u32> =
             Array::try_from(self.take_map("READER")?).map_err(|error| KernelError::Map("READER", error))?;
-        Ring::new(ring, state, u64::from(self.ring_bytes)).map_err(KernelError::Doorbell)
+        Ring::new(critical, bulk, state, self.ring_bytes).map_err(KernelError::Doorbell)
     }
 
     /// The counters. There is one reader.
@@ -398,8 +405,12 @@ fn load_only(ebpf: &mut Ebpf, btf: &Btf, name: &str, points: &[&str]) -> Result<
 fn try_program(ebpf: &mut Ebpf, btf: &Btf, name: &str, points: &[&str]) -> Result<(), String> {
     load_only(ebpf, btf, name, points)?;
     let program = ebpf.program_mut(name).ok_or("the object does not have it")?;
-    for point in points {
+    for (n, point) in points.iter().enumerate() {
         if let Err(error) = attach_program(program, point) {
+            if n > 0 && is_unknown_call(&error) {
+                debug!("this kernel has no {point}");
+                continue;
+            }
             let reason = format!("at {point}: {}", explain(&error));
             unload_program(ebpf, name);
             return Err(reason);
@@ -424,6 +435,18 @@ fn attach_program(program: &mut Program, point: &str) -> Result<(), ProgramError
         Program::Iter(program) => program.attach().map(|_link| ()),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
+}
+
+/// Whether there is no such tracepoint: kernels have got system calls over the years.
+fn is_unknown_call(error: &ProgramError) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Detaches a program from wherever it is attached.

@@ -7,7 +7,11 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use nightjar_abi::{hook::Hook, record::call};
+use nightjar_abi::{
+    files::{CALL_EXITS, CALLS, IOCTL, OPEN_EXITS, OPENS},
+    hook::Hook,
+    record::call,
+};
 
 /// A question that kernel programs answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +30,12 @@ pub enum Sensor {
     NewCgroup,
     /// What ran before the agent.
     Snapshot,
+    /// `file.open` and `file.create`
+    FileOpen,
+    /// `file.close` of whatever is wanted, written to or not
+    FileClose,
+    /// Whatever else is done with files.
+    FileCall,
 }
 
 /// A kind of hook: what the host lets us have or not.
@@ -177,6 +187,36 @@ pub const PLAN: &[SensorPlan] = &[
             },
         ],
     },
+    SensorPlan {
+        sensor: Sensor::FileOpen,
+        hook: Hook::FileOpen,
+        required: false,
+        candidates: &[Candidate {
+            kind: HookKind::SyscallTracepoint,
+            programs: &[("file_open", OPEN_EXITS)],
+            worth: "all from the kernel, when the call returns; 32-bit calls and io_uring by fanotify",
+        }],
+    },
+    SensorPlan {
+        sensor: Sensor::FileClose,
+        hook: Hook::FileClose,
+        required: false,
+        candidates: &[Candidate {
+            kind: HookKind::SyscallTracepoint,
+            programs: &[("file_close", &["sys_enter_close"])],
+            worth: "all from the kernel, of calls of close; ends of processes and of mappings by fanotify",
+        }],
+    },
+    SensorPlan {
+        sensor: Sensor::FileCall,
+        hook: Hook::FileCall,
+        required: false,
+        candidates: &[Candidate {
+            kind: HookKind::SyscallTracepoint,
+            programs: &[("file_call", CALL_EXITS), ("file_ioctl", &["sys_exit_ioctl"])],
+            worth: "who, when and how from the kernel; names from user memory, or what fanotify says they were",
+        }],
+    },
 ];
 
 /// Why a hook is not used.
@@ -238,11 +278,28 @@ pub fn call_name(number: u32) -> Option<&'static str> {
     }
 }
 
+/// Name of a call that opens or changes files, by its number on x86-64.
+#[must_use]
+pub fn file_call_name(number: u32) -> Option<&'static str> {
+    let opens = OPENS.iter().copied();
+    let all = opens.chain(CALLS.iter().chain([&IOCTL]).map(|call| (call.number, call.name)));
+    all.into_iter().find(|(known, _)| *known == number).map(|(_, name)| name)
+}
+
 // === impl Sensor ===
 
 impl Sensor {
     /// Those that give events.
-    pub const ALL: [Self; 5] = [Self::Exec, Self::Fork, Self::Exit, Self::ExecFailed, Self::Credentials];
+    pub const ALL: [Self; 8] = [
+        Self::Exec,
+        Self::Fork,
+        Self::Exit,
+        Self::ExecFailed,
+        Self::Credentials,
+        Self::FileOpen,
+        Self::FileClose,
+        Self::FileCall,
+    ];
 
     /// Kind of the events that it gives; a name for people for those that give none.
     #[must_use]
@@ -255,6 +312,9 @@ impl Sensor {
             Self::Credentials => "process.credentials",
             Self::NewCgroup => "new_cgroup",
             Self::Snapshot => "snapshot",
+            Self::FileOpen => "file.open",
+            Self::FileClose => "file.close",
+            Self::FileCall => "file.*",
         }
     }
 }

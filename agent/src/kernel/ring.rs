@@ -1,4 +1,7 @@
-//! The reader's end of a ring buffer.
+//! The reader's end of the ring buffers.
+//!
+//! There are two lanes: one for processes, credentials and the like, and one for files, which come in floods that
+//! must not drown the former. They are read together, in the order of their times.
 //!
 //! Records do not wake the reader while it is busy: it empties the ring, naps, and comes again. When
 //! nothing came for a few naps it goes to sleep and tells so in the map `READER`, and the next record
@@ -13,6 +16,8 @@ use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
     io::Errno,
 };
+
+use crate::decode;
 
 /// Between two looks while records come. The default ring holds what a machine makes in many of these.
 const NAP: Duration = Duration::from_millis(10);
@@ -30,9 +35,12 @@ pub enum RingError {
     Wait(#[source] io::Error),
 }
 
-/// A ring buffer and the state of its reader.
+/// The ring buffers and the state of their reader.
 pub struct Ring {
-    records: RingBuf<MapData>,
+    critical: RingBuf<MapData>,
+    bulk: RingBuf<MapData>,
+    /// A record of the critical lane that is next: a copy, as its time must be known before it is its turn.
+    head: Vec<u8>,
     state: Array<MapData, u32>,
     bytes: u64,
     doorbell: Arc<OwnedFd>,
@@ -44,12 +52,17 @@ pub struct Ring {
 pub struct Doorbell(Arc<OwnedFd>);
 
 impl Ring {
-    pub(super) fn new(records: RingBuf<MapData>, state: Array<MapData, u32>, bytes: u64) -> io::Result<Self> {
+    pub(super) fn new(
+        critical: RingBuf<MapData>,
+        bulk: RingBuf<MapData>,
+        state: Array<MapData, u32>,
+        bytes: u64,
+    ) -> io::Result<Self> {
         let doorbell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        Ok(Self { records, state, bytes, doorbell, empty_looks: 0 })
+        Ok(Self { critical, bulk, head: Vec::new(), state, bytes, doorbell, empty_looks: 0 })
     }
 
-    /// Bytes that the ring holds.
+    /// Bytes that the rings hold.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -64,16 +77,24 @@ impl Ring {
     /// Hands records to `take`, oldest first, until there are none or `take` says that it wants no more for
     /// now; whether there may be more.
     pub fn drain(&mut self, mut take: impl FnMut(&[u8]) -> bool) -> bool {
-        let mut any = false;
-        while let Some(record) = self.records.next() {
+        let Self { critical, bulk, head, .. } = self;
+        let (mut any, mut more) = (false, true);
+        while more && let Some(record) = bulk.next() {
             any = true;
-            if !take(&record) {
-                self.empty_looks = 0;
-                return true;
+            let time = time_of(&record);
+            while has_head(critical, head) && time_of(head) <= time {
+                more &= take(head);
+                head.clear();
             }
+            more &= take(&record);
+        }
+        while more && has_head(critical, head) {
+            any = true;
+            more = take(head);
+            head.clear();
         }
         self.empty_looks = if any { 0 } else { self.empty_looks.saturating_add(1) };
-        false
+        !more
     }
 
     /// Waits until it is worth looking again: a nap, or until a record comes, the doorbell rings or `longest` is over.
@@ -90,8 +111,11 @@ impl Ring {
         // nap it has, and poll sees it.
         std::thread::sleep(NAP);
         let timeout = Timespec::try_from(longest).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-        let mut waited_for =
-            [PollFd::new(&self.records, PollFlags::IN), PollFd::new(&self.doorbell, PollFlags::IN)];
+        let mut waited_for = [
+            PollFd::new(&self.critical, PollFlags::IN),
+            PollFd::new(&self.bulk, PollFlags::IN),
+            PollFd::new(&self.doorbell, PollFlags::IN),
+        ];
         match poll(&mut waited_for, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(RingError::Wait(error.into())),
@@ -100,6 +124,21 @@ impl Ring {
         let _nobody_rang = rustix::io::read(&*self.doorbell, &mut [0; 8]);
         self.state.set(0, reader::AWAKE, 0).map_err(RingError::State)
     }
+}
+
+/// Makes sure that there is a next record if there is one at all.
+fn has_head(lane: &mut RingBuf<MapData>, head: &mut Vec<u8>) -> bool {
+    if head.is_empty()
+        && let Some(record) = lane.next()
+    {
+        head.extend_from_slice(&record);
+    }
+    !head.is_empty()
+}
+
+/// What is no record comes first, to be refused.
+fn time_of(record: &[u8]) -> u64 {
+    decode::time_of(record).unwrap_or(0)
 }
 
 impl Doorbell {

@@ -416,6 +416,14 @@ impl Pipeline {
             }
             // Only the iterator makes these, and it is read elsewhere.
             Record::Snapshot(_) => Err(Discard::NoEvent),
+            Record::FileOpen(record) => {
+                tracing::info!("{record:?}");
+                Err(Discard::NoEvent)
+            }
+            Record::FileCall(record) => {
+                tracing::info!("{record:?}");
+                Err(Discard::NoEvent)
+            }
         }
     }
 
@@ -525,6 +533,9 @@ fn kind_of(hook: Hook) -> &'static str {
         Hook::Credentials => "process.credentials",
         // No event of their own: others lack a container or a parent.
         Hook::NewCgroup | Hook::Snapshot => "process.*",
+        Hook::FileOpen => "file.open",
+        Hook::FileClose => "file.close",
+        Hook::FileCall => "file.*",
     }
 }
 
