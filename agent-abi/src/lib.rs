@@ -27,4 +27,7 @@ pub mod reader {
     pub const AWAKE: u32 = 0;
     /// It waits for the next record: wake it.
     pub const SLEEPS: u32 = 1;
+    /// It wants no more: nothing is counted and nothing sent. Taking programs from their hooks takes the kernel
+    /// seconds, during which there would be no end of records.
+    pub const LEFT: u32 = 2;
 }

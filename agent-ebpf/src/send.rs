@@ -146,9 +146,13 @@ impl Claim {
 pub struct Count(*mut HookCounters, Hook);
 
 impl Count {
-    /// Counts that the hook was reached. `None` is impossible; the verifier wants to hear of it.
+    /// Counts that the hook was reached. `None` when the agent is leaving.
     #[inline(always)]
     pub fn seen(hook: Hook) -> Option<Self> {
+        // SAFETY: the map's own memory; volatile because the agent writes it.
+        if unsafe { READER.get_ptr(0)?.read_volatile() } == reader::LEFT {
+            return None;
+        }
         let counters = COUNTERS.get_ptr_mut(hook as u32)?;
         // SAFETY: the map's own memory.
         add(unsafe { &raw mut (*counters).seen }, 1);

@@ -15,6 +15,7 @@ use nightjar_abi::reader;
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
     io::Errno,
+    thread::{MembarrierCommand, membarrier},
 };
 
 use crate::decode;
@@ -95,6 +96,23 @@ impl Ring {
         }
         self.empty_looks = if any { 0 } else { self.empty_looks.saturating_add(1) };
         !more
+    }
+
+    /// Tells the programs that nobody reads any more. When this comes back none of them counts or sends anything, so
+    /// that what is in the rings is all there will be.
+    ///
+    /// # Errors
+    /// When the kernel refuses what a running agent may always do.
+    pub fn leave(&mut self) -> Result<(), RingError> {
+        // A program that was about to say that it woke the reader says so over this.
+        for _ in 0..2 {
+            self.state.set(0, reader::LEFT, 0).map_err(RingError::State)?;
+            // Until all that run now have come to their end. Kernels that cannot tell are given time for it.
+            if membarrier(MembarrierCommand::Global).is_err() {
+                std::thread::sleep(NAP);
+            }
+        }
+        Ok(())
     }
 
     /// Waits until it is worth looking again: a nap, or until a record comes, the doorbell rings or `longest` is over.

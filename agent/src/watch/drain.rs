@@ -261,7 +261,8 @@ impl Drain {
             }
         }
 
-        // The programs are detached: what is in the ring is all there will be, and the counters stand still.
+        // From here on what is in the rings is all there will be, and the counters stand still.
+        self.ring.leave()?;
         while self.drain() {
             self.outputs.flush();
         }

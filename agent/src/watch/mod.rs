@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 pub use drain::{Change, FileChange, Report, Stopped};
 use drain::{Command, Drain, Outputs, Stream};
 use nightjar_abi::hook::Hook;
@@ -268,17 +268,14 @@ impl Watch {
         self.handle.tell(Command::Change(Box::new(change)));
     }
 
-    /// Detaches the programs, exports what is under way, ends.
+    /// Exports what is under way, detaches the programs, ends.
     ///
     /// # Errors
     /// When events could not be exported, or the outputs take nothing for too long.
     pub async fn stop(self, patience: Patience) -> Result<Report> {
         let Self { handle, kernel, mut end, .. } = self;
         let stop = async {
-            // Detach first: then what is in the ring is all there will be. It waits for the kernel.
-            let detached = tokio::task::spawn_blocking(move || drop(kernel)).await;
             handle.tell(Command::Stop);
-            detached.context("the programs could not be detached")?;
             loop {
                 let written = handle.progress.load(Ordering::Relaxed);
                 if let Ok(report) = tokio::time::timeout(LONGEST_STANDSTILL, &mut end).await {
@@ -289,16 +286,19 @@ impl Watch {
                 }
             }
         };
-        match patience {
+        let stopped = match patience {
             Patience::WhileItMoves => stop.await,
             Patience::Seconds => match tokio::time::timeout(LONGEST_STOP, stop).await {
                 Ok(report) => report,
-                Err(_) => bail!(
+                Err(_) => Err(anyhow!(
                     "not all events could be handed over within {:.1} s: what was under way is lost",
                     LONGEST_STOP.as_secs_f64()
-                ),
+                )),
             },
-        }
+        };
+        // Last, as the kernel takes some 70 ms for each system call that is hooked.
+        tokio::task::spawn_blocking(move || drop(kernel)).await.context("the programs could not be detached")?;
+        stopped
     }
 }
 
