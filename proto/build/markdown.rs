@@ -57,17 +57,22 @@ pub fn events(
         let name = &kind.name;
         let _ = write!(page, "\n## `{name}`\n\n{}\n", kind.text);
         let body_message = model.message(body.object().unwrap_or_default());
-        // The paragraphs of other kinds of this body begin with their names.
-        let is_of_a_kind = |text: &&String| {
-            body.kinds
-                .iter()
-                .any(|kind| text.strip_prefix(&*kind.name).is_some_and(|rest| rest.starts_with(": ")))
-        };
-        for paragraph in body_message.text.iter().filter(|text| !is_of_a_kind(text)) {
-            let _ = write!(page, "\n{paragraph}\n");
+        if is_shared(body) {
+            let object = &body_message.name;
+            let _ = write!(
+                page,
+                "\nBody: `{}`, which other kinds have too: [{object}](#{}). Exported: {}.\n",
+                body.name,
+                object_anchor(model, object),
+                exported(kind)
+            );
+        } else {
+            for paragraph in paragraphs(body_message, body) {
+                let _ = write!(page, "\n{paragraph}\n");
+            }
+            let _ = write!(page, "\nBody: `{}`. Exported: {}.\n\n", body.name, exported(kind));
+            table(&mut page, model, &body_message.fields);
         }
-        let _ = write!(page, "\nBody: `{}`. Exported: {}.\n\n", body.name, exported(kind));
-        table(&mut page, model, &body_message.fields);
         // The first event shows what all have.
         let json =
             if index == 0 { example(name)? } else { shortened(&example(name)?, &["process", "parent"]) };
@@ -77,13 +82,17 @@ pub fn events(
 
     page += "\n## Objects\n";
     let places = places(model, message);
-    let bodies: Vec<&str> = model.kinds(root).filter_map(|(body, _)| body.object()).collect();
     for object in model.reachable(root) {
-        if object.name == root || bodies.contains(&&*object.name) {
+        let body = message
+            .fields
+            .iter()
+            .find(|field| !field.kinds.is_empty() && field.object().is_some_and(|name| name == object.name));
+        if object.name == root || body.is_some_and(|body| !is_shared(body)) {
             continue;
         }
         let _ = write!(page, "\n### {}\n\n", object.name);
-        for paragraph in &object.text {
+        let text = body.map_or_else(|| object.text.iter().collect(), |body| paragraphs(object, body));
+        for paragraph in text {
             let _ = write!(page, "{paragraph}\n\n");
         }
         let at =
@@ -92,6 +101,17 @@ pub fn events(
         table(&mut page, model, &object.fields);
     }
     Ok(page)
+}
+
+/// Several kinds have it: it is described once, as an object.
+fn is_shared(body: &Field) -> bool {
+    body.kinds.len() > 1
+}
+
+/// What the comment of a body says of all its kinds.
+fn paragraphs<'a>(message: &'a Message, body: &Field) -> Vec<&'a String> {
+    let is_of_a_kind = |text: &str| body.kinds.iter().any(|kind| text.starts_with(&kind.beginning()));
+    message.text.iter().filter(|text| !is_of_a_kind(text)).collect()
 }
 
 fn uses(field: &Field, vocabulary: &Vocabulary, word: &str) -> bool {
@@ -113,7 +133,7 @@ fn table<'a>(page: &mut String, model: &Model, fields: impl IntoIterator<Item = 
             page,
             "| `{}` | {} | {} | {} | {} | {} |",
             field.name,
-            type_of(field),
+            type_of(model, field),
             field.unit.as_deref().unwrap_or_default(),
             field.sources.join(", "),
             field.trust.as_deref().unwrap_or_default(),
@@ -122,14 +142,14 @@ fn table<'a>(page: &mut String, model: &Model, fields: impl IntoIterator<Item = 
     }
 }
 
-fn type_of(field: &Field) -> String {
+fn type_of(model: &Model, field: &Field) -> String {
     let one = match &field.shape {
         Shape::Bool => "`true`".to_owned(),
         Shape::Number { .. } => "number".to_owned(),
         Shape::Text => "text".to_owned(),
         Shape::Time => "time".to_owned(),
         Shape::Word(_) => "word".to_owned(),
-        Shape::Object(name) => format!("[{name}](#{})", anchor(name)),
+        Shape::Object(name) => format!("[{name}](#{})", object_anchor(model, name)),
     };
     if field.repeated { format!("list of {one}") } else { one }
 }
@@ -212,4 +232,12 @@ fn cell(text: &str) -> String {
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|sign| sign.is_alphanumeric() || matches!(sign, '_' | '-'));
     kept.flat_map(char::to_lowercase).collect()
+}
+
+/// Where the heading of a message is found: that of `FileAttributes` comes after `file.attributes`, which has the
+/// anchor already.
+fn object_anchor(model: &Model, name: &str) -> String {
+    let wanted = anchor(name);
+    let mut kinds = model.messages.iter().flat_map(|message| &message.fields).flat_map(|field| &field.kinds);
+    if kinds.any(|kind| anchor(&kind.name) == wanted) { format!("{wanted}-1") } else { wanted }
 }

@@ -68,6 +68,7 @@ pub struct Kind {
     pub name: String,
     pub by_default: bool,
     pub without_process: bool,
+    pub process_optional: bool,
     pub text: String,
 }
 
@@ -217,6 +218,15 @@ impl Field {
     }
 }
 
+// === impl Kind ===
+
+impl Kind {
+    /// How the paragraph begins that describes it, in the comment of its body.
+    pub fn beginning(&self) -> String {
+        format!("{}: ", self.name)
+    }
+}
+
 /// An enum of options.proto, `Source` for instance.
 pub fn vocabulary_of_options(pool: &DescriptorPool, name: &str) -> Option<Vocabulary> {
     let enumeration = pool.get_enum_by_name(&format!("{OPTIONS}.{name}.Word"))?;
@@ -290,21 +300,28 @@ fn kinds(field: &FieldDescriptor) -> Result<Vec<Kind>, String> {
         let kind = value.as_message()?;
         let name = kind.get_field_by_name("name")?.as_str()?.to_owned();
         let is = |flag| kind.get_field_by_name(flag).is_some_and(|value| value.as_bool() == Some(true));
-        Some((name, !is("on_request"), is("without_process")))
+        Some(Kind {
+            name,
+            by_default: !is("on_request"),
+            without_process: is("without_process"),
+            process_optional: is("process_optional"),
+            text: String::new(),
+        })
     };
     list.iter()
         .filter_map(read)
-        .map(|(name, by_default, without_process)| {
-            let beginning = format!("{name}: ");
+        .map(|kind| {
+            let beginning = kind.beginning();
             let text = paragraphs.iter().find_map(|paragraph| paragraph.strip_prefix(&beginning));
             let text = text.map(capitalised).ok_or_else(|| {
                 format!(
-                    "{}: the comment of {} does not describe {name}; a paragraph has to begin with `{beginning}`",
+                    "{}: the comment of {} does not describe {}; a paragraph has to begin with `{beginning}`",
                     field.full_name(),
-                    body.full_name()
+                    body.full_name(),
+                    kind.name
                 )
             })?;
-            Ok(Kind { name, by_default, without_process, text })
+            Ok(Kind { text, ..kind })
         })
         .collect()
 }

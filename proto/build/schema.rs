@@ -161,7 +161,7 @@ fn condition(message: &Message, body: &Field, kind: &Kind) -> Json {
     let mut required = vec![text(&body.name)];
     if kind.without_process {
         forbidden.extend(WHO);
-    } else {
+    } else if !kind.process_optional {
         required.insert(0, text(WHO[0]));
     }
     let mut properties = Object::default();

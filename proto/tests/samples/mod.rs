@@ -1,12 +1,13 @@
 //! Events to show and to measure, used by tests/golden.rs and `benches/to_json.rs`.
 
 use nightjar_proto::v1::{
-    Capabilities, Cgroup, Container, CredentialSet, Credentials, Event, Exec, ExecFailed, Exit, File, Fork,
-    Loss, Namespaces, Parent, Process, Script, Source, Telemetry, event::Body,
+    Capabilities, Cgroup, Container, CredentialSet, Credentials, Event, Exec, ExecFailed, Exit, File,
+    FileActivity, FileAttributes, FileMount, FileReplaced, FileTarget, Fork, Loss, Namespaces, Parent,
+    Process, Script, Source, Telemetry, event::Body,
 };
 use prost_types::Timestamp;
 
-/// One event of each kind with every field set, by name of the golden file.
+/// One event of each body with every field set, by name of the golden file, which is that of the body's first kind.
 ///
 /// No `..Default::default()`: a field that is added to the schema is to be added here.
 pub fn complete() -> Vec<(&'static str, Event)> {
@@ -28,6 +29,7 @@ pub fn complete() -> Vec<(&'static str, Event)> {
         Body::Exit(exit()),
         Body::Credentials(credentials()),
         Body::Telemetry(telemetry()),
+        Body::File(file_activity()),
     ]
     .map(|body| (kind(&body), event(body)))
     .into()
@@ -41,6 +43,7 @@ fn kind(body: &Body) -> &'static str {
         Body::Exit(_) => "process.exit",
         Body::Credentials(_) => "process.credentials",
         Body::Telemetry(_) => "telemetry.loss",
+        Body::File(_) => "file.open",
     }
 }
 
@@ -247,5 +250,73 @@ fn telemetry() -> Telemetry {
         }],
         since: Some(Timestamp { seconds: -1, nanos: 0 }),
         until: Some(Timestamp { seconds: 253_402_300_799, nanos: 999_999_999 }),
+    }
+}
+
+/// More than any one event has.
+fn file_activity() -> FileActivity {
+    let before = FileAttributes {
+        mode: "0644".into(),
+        uid: Some(0),
+        gid: Some(0),
+        size: Some(0),
+        modified: Some(Timestamp { seconds: 1_787_300_000, nanos: 1 }),
+        accessed: Some(Timestamp { seconds: 0, nanos: 0 }),
+    };
+    let after = FileAttributes { mode: "4755".into(), size: Some(1303), ..before.clone() };
+    FileActivity {
+        path: r"/etc/caf\xe9".into(),
+        inode: 1_311_874,
+        device: "253:1".into(),
+        r#type: "regular".into(),
+        mode: "4755".into(),
+        uid: Some(0),
+        gid: Some(0),
+        user: "root".into(),
+        group: "root".into(),
+        size: Some(0),
+        links: Some(0),
+        policy: "accounts".into(),
+        source: "kernel".into(),
+        call: "openat".into(),
+        flags: strings(&["read", "write", "create"]),
+        created: true,
+        errno: "EACCES".into(),
+        target: Some(FileTarget {
+            path: "/etc/passwd".into(),
+            inode: 1_311_875,
+            device: "253:1".into(),
+            size: Some(0),
+            mode: "0644".into(),
+            source: "user_memory".into(),
+        }),
+        replaced: Some(FileReplaced {
+            inode: 1_311_876,
+            size: Some(0),
+            mode: "0644".into(),
+            uid: Some(0),
+            gid: Some(0),
+        }),
+        symbolic: true,
+        exchanged: true,
+        before: Some(before),
+        after: Some(after),
+        changed: strings(&["mode", "xattr"]),
+        xattr: "security.capability".into(),
+        bytes: 1303,
+        ongoing: true,
+        count: 12,
+        first_time: Some(Timestamp { seconds: 1_787_306_400, nanos: 123_456_789 }),
+        last_time: Some(Timestamp { seconds: 1_787_306_401, nanos: 0 }),
+        mount: Some(FileMount {
+            operation: "mount".into(),
+            source: "/dev/sdb1".into(),
+            filesystem: "ext4".into(),
+            flags: strings(&["nosuid", "nodev"]),
+        }),
+        path_truncated: true,
+        path_unreachable: true,
+        path_unreadable: true,
+        deleted: true,
     }
 }

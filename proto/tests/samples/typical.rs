@@ -1,4 +1,6 @@
-//! Events as a host has them, for the documentation: alice types `env sudo id`.
+//! Events as a host has them, for the documentation: alice types `env sudo id`. What is done to files is in files.rs.
+
+mod files;
 
 use nightjar_proto::v1::{
     Capabilities, Cgroup, CredentialSet, Credentials, Event, Exec, ExecFailed, Exit, File, Fork, Loss,
@@ -49,14 +51,19 @@ pub fn typical() -> Vec<Event> {
         since: Some(at(1_000_000_000)),
         until: Some(at(2_000_000_000)),
     };
-    vec![
+    let mut events = vec![
         event(0, "process.fork", Some(shell()), Body::Fork(fork)),
         event(1_204_118, "process.exec_failed", Some(env()), Body::ExecFailed(exec_failed)),
         event(1_388_020, "process.exec", Some(sudo()), Body::Exec(exec)),
         event(1_388_020, "process.credentials", Some(sudo()), Body::Credentials(credentials)),
+        files::secret(),
         event(21_830_112, "process.exit", Some(sudo()), Body::Exit(exit)),
-        event(2_000_000_000, "telemetry.loss", None, Body::Telemetry(loss)),
-    ]
+    ];
+    events.extend(files::edit());
+    events.extend(files::upgrade());
+    events.push(files::mount());
+    events.push(event(2_000_000_000, "telemetry.loss", None, Body::Telemetry(loss)));
+    events
 }
 
 fn words(words: &[&str]) -> Vec<String> {

@@ -7,6 +7,8 @@
 //! Time, what, who (user, process ID, name of the parent or of the process itself), and the rest. Text
 //! comes from anybody, so what could act on a terminal is written as an escape.
 
+mod file;
+
 use std::{
     fmt::Write as _,
     io::{self, Write},
@@ -71,6 +73,13 @@ pub fn line(event: &Event, style: Style, to: &mut String) {
     let (word, colour) = what(event);
     line.part(&format!("{word:<6}"), Some(colour));
     match (&event.process, &event.body) {
+        (process, Some(Body::File(file))) => {
+            actor(&mut line, process.as_ref(), process.as_ref().map_or("", |process| &process.comm));
+            file::about(&mut line, event, file);
+            if let Some(process) = process {
+                container(&mut line, process);
+            }
+        }
         (Some(process), Some(body)) => about_process(&mut line, process, event, body),
         (_, Some(Body::Telemetry(telemetry))) => {
             for loss in &telemetry.losses {
@@ -88,7 +97,12 @@ pub fn line(event: &Event, style: Style, to: &mut String) {
     line.write(style, to);
 }
 
-fn about_process(line: &mut Line, process: &Process, event: &Event, body: &Body) {
+/// User, process ID and `name`; where who did it is not known, signs that say so.
+fn actor(line: &mut Line, process: Option<&Process>, name: &str) {
+    let Some(process) = process else {
+        line.part(&format!("  {:<8} {:>7} {:<15}  ", "?", "?", "?"), Some(Colour::Grey));
+        return;
+    };
     let user = if process.user.is_empty() {
         process.uid.unwrap_or_default().to_string()
     } else {
@@ -96,11 +110,15 @@ fn about_process(line: &mut Line, process: &Process, event: &Event, body: &Body)
     };
     line.part(&format!("  {:<8}", shown(&user)), Some(Colour::Blue));
     line.text(&format!(" {:>7} ", process.pid));
+    line.text(&format!("{:<15}  ", shown(name)));
+}
+
+fn about_process(line: &mut Line, process: &Process, event: &Event, body: &Body) {
     let name = match body {
         Body::Exec(_) | Body::Fork(_) => event.parent.as_ref().map_or("", |parent| &parent.comm),
         _ => &process.comm,
     };
-    line.text(&format!("{:<15}  ", shown(name)));
+    actor(line, Some(process), name);
     match body {
         Body::Exec(exec) => {
             line.text(&command(process));
@@ -144,7 +162,7 @@ fn about_process(line: &mut Line, process: &Process, event: &Event, body: &Body)
             let call = if change.call.is_empty() { "unknown call" } else { &change.call };
             line.part(&format!("  by {call}"), Some(Colour::Grey));
         }
-        Body::Telemetry(_) => {}
+        Body::Telemetry(_) | Body::File(_) => {}
     }
 }
 
@@ -158,6 +176,10 @@ fn context(line: &mut Line, process: &Process) {
         let _infallible = write!(text, "  tty {}", shown(&process.tty));
     }
     line.part(&text, Some(Colour::Grey));
+    container(line, process);
+}
+
+fn container(line: &mut Line, process: &Process) {
     if let Some(container) = &process.container {
         let id: String = container.id.chars().take(12).collect();
         line.part(&format!("  {} {}", container.runtime, shown(&id)), Some(Colour::Magenta));
@@ -248,7 +270,8 @@ fn time(event: &Event) -> String {
 }
 
 fn what(event: &Event) -> (&'static str, Colour) {
-    match event.body {
+    match &event.body {
+        Some(Body::File(_)) => file::what(&event.kind),
         Some(Body::Exec(_)) => ("exec", Colour::Green),
         Some(Body::ExecFailed(_)) => ("failed", Colour::Yellow),
         Some(Body::Fork(_)) => ("fork", Colour::Grey),
