@@ -278,7 +278,6 @@ calls! {
     268 "fchmodat" Mode Place::At(0, 1), Place::None, None;
     275 "splice" Copy Place::Fd(0), Place::Fd(2), None;
     280 "utimensat" Times Place::At(0, 1), Place::None, None;
-    285 "fallocate" Truncate Place::Fd(0), Place::None, None;
     316 "renameat2" Rename Place::At(0, 1), Place::At(2, 3), None;
     326 "copy_file_range" Copy Place::Fd(0), Place::Fd(2), None;
     428 "open_tree" DetachedMount Place::At(0, 1), Place::None, None;

@@ -342,7 +342,7 @@ layouts! {
     }
 
     /// [`Kind::FileOpen`]: a file was opened, or closed, or could not be opened.
-    FileOpen, 360 {
+    FileOpen, 368 {
         /// Begins every record.
         header: Header,
         /// The process.
@@ -369,6 +369,9 @@ layouts! {
         path: Span,
         /// Path asked for, from the memory of the process: of failed calls only.
         name: Span,
+        /// Path within the file system, whatever part of it is mounted where: of what has an anchor and was reached
+        /// through a mount of a part.
+        volume: Span,
     }
 
     /// Something that a call acts on.
@@ -387,8 +390,8 @@ layouts! {
         path: Span,
         /// The name, from the memory of the process.
         name: Span,
-        /// Zero.
-        reserved: u64,
+        /// As of [`FileOpen`].
+        volume: Span,
     }
 
     /// [`Kind::FileCall`]: a call that changes files succeeded.

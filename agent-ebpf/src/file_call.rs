@@ -32,6 +32,7 @@ use crate::{
 
 const START: usize = size_of::<FileCall>();
 const ROOM: u32 = 0x7FFF;
+// Two names and four paths fit before the text.
 /// Longest text, the target of a symbolic link.
 const TEXT_MAX: u32 = PATH_MAX as u32;
 
@@ -230,7 +231,7 @@ fn find<A: Access>(
             what: operand::NONE,
             path: nothing,
             name: nothing,
-            reserved: 0,
+            volume: nothing,
         };
         (&raw mut (*scratch).files.dentries).cast::<u64>().add(n).write_volatile(0);
         (&raw mut (*scratch).files.mounts).cast::<u64>().add(n).write_volatile(0);
@@ -346,7 +347,17 @@ fn place(
     let path = path::write(scratch, dentry, mount, root);
     let path = tail.path(&path);
     // SAFETY: as above.
-    unsafe { (*operand_of(record, n)).path = path };
+    let to = unsafe {
+        let to = operand_of(record, n);
+        (*to).path = path;
+        to
+    };
+    // SAFETY: as above.
+    if unsafe { (*to).anchor.device } != 0 && path::is_of_part(mount) {
+        let volume = tail.path(&path::write_in_volume(scratch, dentry, mount));
+        // SAFETY: as above.
+        unsafe { (*to).volume = volume };
+    }
 }
 
 /// Whether a copy concerns somebody, one that goes through a pipe included: what is watched is put into the pipe

@@ -242,10 +242,17 @@ fn look<A: Access>(
     };
     let path = path::write(scratch, dentry, mount, task::mount_root(task));
     let path = tail.path(&path);
-    let len = START as u64 + bound::<{ PATH_MAX as u32 }>(u64::from(path.len));
+    // SAFETY: as above.
+    unsafe { (*record).path = path };
+    let volume = if concern.anchor.device != 0 && path::is_of_part(mount) {
+        tail.path(&path::write_in_volume(scratch, dentry, mount))
+    } else {
+        tail.nothing()
+    };
+    let len = START as u64 + bound::<{ u16::MAX as u32 }>(tail.len());
     // SAFETY: as above.
     unsafe {
-        (*record).path = path;
+        (*record).volume = volume;
         (*record).header = count.header(Kind::FileOpen, len);
     }
     Outcome::Send(len)
@@ -349,6 +356,7 @@ fn failed<A: Access>(
         (*record).window = 0;
         (*record).path = Span { start: START as u16, len: 0, flags: 0 };
         (*record).name = name;
+        (*record).volume = Span { start: START as u16, len: 0, flags: 0 };
         (*record).header = count.header(Kind::FileOpen, len);
     }
     Some(len)

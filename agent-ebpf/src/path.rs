@@ -61,6 +61,35 @@ pub fn write<A: Access>(
     finish::<{ END as u32 }>(walk, buffer)
 }
 
+/// Whether a mount is of a part of its file system: a bind mount of a directory.
+#[inline(always)]
+pub fn is_of_part(mount: Ptr<VfsMount, Probed>) -> bool {
+    let root = mount.address_in(VFSMOUNT_ROOT);
+    Ptr::<Dentry, Probed>::new(root as *const u8).is_some_and(|root| root.address_in(DENTRY_PARENT) != root.address())
+}
+
+/// Writes the path of a dentry from the root of its file system, whatever part of that is mounted where.
+#[inline(always)]
+pub fn write_in_volume(scratch: *mut Scratch, dentry: Ptr<Dentry, Probed>, mount: Ptr<VfsMount, Probed>) -> Path {
+    // SAFETY: the map's own memory.
+    let (walk, buffer) = unsafe { (&raw mut (*scratch).walk, (&raw mut (*scratch).path).cast::<u8>()) };
+    // SAFETY: the map's own memory.
+    unsafe {
+        (*walk).node = dentry.address();
+        // Any mount, of which no dentry is the root.
+        (*walk).mount = mount.address();
+        (*walk).root = 0;
+        (*walk).namespace_root = 0;
+        (*walk).start = END;
+        (*walk).flags = u64::from(span_flags::TRUNCATED);
+    }
+    let mut depth = 0;
+    while depth < DEPTH && step(walk, buffer) {
+        depth += 1;
+    }
+    finish::<{ END as u32 }>(walk, buffer)
+}
+
 /// Goes up by one component or across one mount; whether there is more to go.
 #[inline(always)]
 fn step(walk: *mut Walk, buffer: *mut u8) -> bool {

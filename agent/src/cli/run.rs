@@ -32,7 +32,7 @@ use crate::{
     pipeline::Kinds,
     server::{self, About, Answers, Serving, Socket},
     service::{Lock, Notifier},
-    watch::{Change, Destinations, FileChange, Loaded, Patience, Watch},
+    watch::{Change, Destinations, FileChange, Loaded, Patience, Watch, wanted},
 };
 
 /// Where locks and sockets are.
@@ -306,8 +306,9 @@ impl Agent {
             None => Some(FileChange::None),
             Some(path) => Some(FileChange::Other(Box::new(open_file(path, config)?))),
         };
-        let kinds = Arc::new(Kinds::of(&config.kinds)?);
-        let wanted = move |plan: &kernel::SensorPlan| kinds.include(plan.sensor.name());
+        let kinds = Kinds::of(&config.kinds)?;
+        let files = settings::files(config)?;
+        let wanted = wanted(kinds, files.as_ref());
         let adjusted = self.watch.adjust(wanted).await;
         let (sensors, programs) = adjusted.context("what more is asked for takes a restart of the agent")?;
         self.listen_for_metrics(config.metrics.listen, old.metrics.listen).await?;
@@ -316,6 +317,7 @@ impl Agent {
         self.watch.change(Change {
             asked,
             settings: settings::of_programs(config),
+            files,
             file,
             history: settings::history(config),
             sensors,

@@ -12,6 +12,7 @@ pub(super) fn load(config: &Config) -> Result<Loaded> {
     Loaded::load(
         &settings::kernel_options(config),
         settings::asked(config)?,
+        settings::files(config)?,
         settings::bounds(config),
         || if drop_privileges { give_up_privileges() } else { Ok(()) },
     )

@@ -10,7 +10,7 @@ use wildmatch::WildMatch;
 use crate::{
     config::{self, Compress, Config, Flag, Level, Loaded, Location, OneOrMany, Rule, Size},
     export::file::{Compression, Rotation},
-    kernel,
+    files, kernel,
     pipeline::{
         Asked, Kinds,
         filter::{Action, Filter, Match, container_glob},
@@ -80,6 +80,13 @@ pub(super) fn asked(config: &Config) -> Result<Asked> {
         environment: config.environment.clone(),
         redactor: redactor.transpose().context("redact")?,
     })
+}
+
+/// What is asked of file events; none where none are.
+pub(super) fn files(config: &Config) -> Result<Option<files::Options>> {
+    let _ = config;
+    let policies = files::policy::Policies::compile(files::policy::defaults()).map_err(|error| anyhow::anyhow!("{error}"))?;
+    Ok(Some(files::Options { policies, all: false, failed: false, fold: std::time::Duration::from_secs(2), directories: 20000 }))
 }
 
 fn rule(rule: &Rule) -> Result<(Action, Match)> {

@@ -43,6 +43,8 @@ pub struct FileOpenRecord<'a> {
     pub path: Text<'a>,
     /// Path asked for, of failed calls.
     pub name: Text<'a>,
+    /// Path within the file system, where a part of that is mounted.
+    pub volume: Text<'a>,
 }
 
 /// A call that changed files, with its texts.
@@ -65,6 +67,8 @@ pub struct OperandTexts<'a> {
     pub path: Text<'a>,
     /// The name.
     pub name: Text<'a>,
+    /// Of the path, within the file system, where a part of that is mounted.
+    pub volume: Text<'a>,
 }
 
 /// An exec with its texts.
@@ -208,6 +212,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
                 body,
                 path: tail.text("path", body.path)?,
                 name: tail.text("name", body.name)?,
+                volume: tail.text("volume", body.volume)?,
             })
         }
         Kind::FileCall => {
@@ -217,6 +222,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
                 Ok(OperandTexts {
                     path: tail.text("path", operand.path)?,
                     name: tail.text("name", operand.name)?,
+                    volume: tail.text("volume", operand.volume)?,
                 })
             };
             Record::FileCall(FileCallRecord {

@@ -12,13 +12,19 @@ use aya::{
     programs::{Program, ProgramError, ProgramType},
     sys::{BpfHelper, is_helper_supported},
 };
-use nightjar_abi::{SCRATCH_LEVELS, fields, hook::Hook, settings::Settings};
+use nightjar_abi::{
+    SCRATCH_LEVELS, fields,
+    files::{CallShape, FileSettings},
+    hook::Hook,
+    settings::Settings,
+};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tracing::{debug, info, warn};
 
 use super::{
     btf::{self, BtfError as FieldsBtfError},
     controls::Controls,
+    files::{FileControls, shapes},
     counters::Counters,
     fields::{ResolveError, resolve},
     plan::{self, Candidate, HookKind, PLAN, Probes, SensorPlan, Serving},
@@ -111,6 +117,7 @@ pub struct Kernel {
     serving: Vec<Serving>,
     ring_bytes: u64,
     controls: Option<Controls>,
+    files: Option<FileControls>,
     snapshot: Option<Snapshot>,
 }
 
@@ -162,6 +169,8 @@ impl Kernel {
         let mut controls = Controls::new(settings, cgroups);
         controls.set(&options.settings).map_err(|error| KernelError::Map("SETTINGS", error))?;
 
+        let mut files = file_controls(&mut ebpf)?;
+
         let btf = Btf::from_sys_fs()?;
         let result = tracefs::with(|| attach(&mut ebpf, &btf, &wanted, None));
         let (serving, snapshot) = match result {
@@ -171,8 +180,12 @@ impl Kernel {
         }?;
         drop(btf);
         give_back_memory();
+        files.is_served = serving.iter().any(|serving| {
+            serving.plan.sensor == plan::Sensor::FileOpen && serving.candidate.is_some()
+        });
         Ok(Self {
             ebpf,
+            files: Some(files),
             serving,
             ring_bytes: u64::from(options.ring_bytes) + u64::from(options.bulk_bytes),
             controls: Some(controls),
@@ -255,6 +268,14 @@ impl Kernel {
         self.controls.take().ok_or(KernelError::Object("SETTINGS"))
     }
 
+    /// What is told to the programs about files. There is one.
+    ///
+    /// # Errors
+    /// When it was taken before.
+    pub fn take_files(&mut self) -> Result<FileControls, KernelError> {
+        self.files.take().ok_or(KernelError::Object("FILE_SETTINGS"))
+    }
+
     /// What ran before the programs were attached. There is one.
     ///
     /// # Errors
@@ -271,6 +292,29 @@ impl Kernel {
     fn take_map(&mut self, name: &'static str) -> Result<Map, KernelError> {
         self.ebpf.take_map(name).ok_or(KernelError::Object(name))
     }
+}
+
+/// Tells the programs about system calls and who the agent is.
+fn file_controls(ebpf: &mut Ebpf) -> Result<FileControls, KernelError> {
+    fn map<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, KernelError> {
+        let map = ebpf.take_map(name).ok_or(KernelError::Object(name))?;
+        T::try_from(map).map_err(|error| KernelError::Map(name, error))
+    }
+    let mut calls: Array<MapData, [u64; CallShape::WORDS]> = map(ebpf, "CALLS")?;
+    for (number, shape) in shapes() {
+        calls.set(number, shape, 0).map_err(|error| KernelError::Map("CALLS", error))?;
+    }
+    let mut controls = FileControls {
+        settings: map(ebpf, "FILE_SETTINGS")?,
+        watched: map(ebpf, "WATCHED")?,
+        folded: map(ebpf, "FOLDED")?,
+        identity: map(ebpf, "IDENTITY")?,
+        now: FileSettings::default(),
+        is_served: false,
+    };
+    let settings = FileSettings { own_pid: u64::from(std::process::id()), ..FileSettings::default() };
+    controls.set(settings).map_err(|error| KernelError::Map("FILE_SETTINGS", error))?;
+    Ok(controls)
 }
 
 /// Loads and attaches a tiny program of each kind that hooks need.

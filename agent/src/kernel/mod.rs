@@ -7,6 +7,7 @@ pub mod btf;
 mod controls;
 mod counters;
 pub mod fields;
+mod files;
 mod load;
 mod log;
 mod plan;
@@ -15,7 +16,8 @@ mod tracefs;
 
 pub use controls::Controls;
 pub use counters::{Counters, Sample};
+pub use files::{FileControls, InodeNumber};
 pub use load::{Kernel, KernelError, Options, Snapshot};
 pub use log::spawn as spawn_log;
-pub use plan::{Candidate, HookKind, Refusal, Sensor, SensorPlan, Serving, call_name};
+pub use plan::{Candidate, HookKind, Refusal, Sensor, SensorPlan, Serving, call_name, file_call_name};
 pub use ring::{Doorbell, Ring, RingError};

@@ -301,6 +301,33 @@ impl Sensor {
         Self::FileCall,
     ];
 
+    /// Kinds of the events that it gives.
+    #[must_use]
+    pub const fn kinds(self) -> &'static [&'static str] {
+        match self {
+            Self::Exec => &["process.exec"],
+            Self::Fork => &["process.fork"],
+            Self::Exit => &["process.exit"],
+            Self::ExecFailed => &["process.exec_failed"],
+            Self::Credentials => &["process.credentials"],
+            Self::NewCgroup | Self::Snapshot => &[],
+            Self::FileOpen => &["file.open", "file.create"],
+            Self::FileClose => &["file.close"],
+            Self::FileCall => &[
+                "file.create",
+                "file.delete",
+                "file.rename",
+                "file.link",
+                "file.attributes",
+                "file.truncate",
+                "file.copy",
+                "file.mkdir",
+                "file.rmdir",
+                "file.mount",
+            ],
+        }
+    }
+
     /// Kind of the events that it gives; a name for people for those that give none.
     #[must_use]
     pub const fn name(self) -> &'static str {

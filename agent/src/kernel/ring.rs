@@ -8,7 +8,12 @@
 //! wakes it. A busy host pays no wake-ups, an idle one none either, and an event on a quiet host is read
 //! at once.
 
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use aya::maps::{Array, MapData, MapError, RingBuf};
 use nightjar_abi::reader;
@@ -115,11 +120,12 @@ impl Ring {
         Ok(())
     }
 
-    /// Waits until it is worth looking again: a nap, or until a record comes, the doorbell rings or `longest` is over.
+    /// Waits until it is worth looking again: a nap, or until a record comes, the doorbell rings, one of `also`
+    /// has something or `longest` is over.
     ///
     /// # Errors
     /// When the kernel refuses what a running agent may always do; there is no going on then.
-    pub fn wait(&mut self, longest: Duration) -> Result<(), RingError> {
+    pub fn wait(&mut self, longest: Duration, also: &[impl AsFd]) -> Result<(), RingError> {
         if self.empty_looks < NAPS_BEFORE_SLEEP {
             std::thread::sleep(NAP.min(longest));
             return Ok(());
@@ -129,11 +135,9 @@ impl Ring {
         // nap it has, and poll sees it.
         std::thread::sleep(NAP);
         let timeout = Timespec::try_from(longest).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-        let mut waited_for = [
-            PollFd::new(&self.critical, PollFlags::IN),
-            PollFd::new(&self.bulk, PollFlags::IN),
-            PollFd::new(&self.doorbell, PollFlags::IN),
-        ];
+        let own = [self.critical.as_fd(), self.bulk.as_fd(), self.doorbell.as_fd()];
+        let all = own.into_iter().chain(also.iter().map(AsFd::as_fd));
+        let mut waited_for: Vec<_> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         match poll(&mut waited_for, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(RingError::Wait(error.into())),

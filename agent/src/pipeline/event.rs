@@ -3,9 +3,15 @@
 use nightjar_abi::record::{
     Credentials, Creds, Exec, ExecFailed, Exit, FileInfo, Fork, TaskInfo, file_flags, task_flags,
 };
-use nightjar_proto::{text, v1};
+use nightjar_proto::{
+    text,
+    v1::{self, event::Body},
+};
 
-use super::names::{self, CapabilityNames};
+use super::{
+    clock::Clock,
+    names::{self, CapabilityNames},
+};
 use crate::{
     decode::{ExecRecord, Text, padded},
     enrich::{cgroups::Cgroups, users::Users},
@@ -35,7 +41,7 @@ pub(super) struct Context<'a> {
     pub(super) cgroups: &'a mut Cgroups,
     pub(super) capabilities: CapabilityNames,
     pub(super) page_size: u64,
-    pub(super) wall: &'a dyn Fn(u64) -> prost_types::Timestamp,
+    pub(super) clock: Clock,
 }
 
 impl Context<'_> {
@@ -52,7 +58,7 @@ impl Context<'_> {
             pid: task.pid,
             tid: task.tid,
             ppid: info.parent.pid,
-            start_time: Some((self.wall)(task.start)),
+            start_time: Some(self.clock.wall(task.start)),
             comm: text::from_bytes(padded(&info.comm)),
             exe: image.exe.clone(),
             args: arguments(&image.args),
@@ -213,6 +219,13 @@ impl Context<'_> {
             before: Some(self.credential_set(before)),
             after: Some(self.credential_set(after)),
         }
+    }
+
+    /// What was done with a file, with the names of its owners.
+    pub(super) fn file(&mut self, mut activity: v1::FileActivity) -> Body {
+        activity.user = self.user(activity.uid);
+        activity.group = self.group(activity.gid);
+        Body::File(activity)
     }
 
     fn credential_set(&mut self, creds: &Creds) -> v1::CredentialSet {

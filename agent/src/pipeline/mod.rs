@@ -3,7 +3,8 @@
 //! What comes in is accounted for:
 //!
 //! ```text
-//! received = exported + discarded(not_asked, rule, own, no_event, after_last) + refused(undecodable)
+//! received = exported + discarded(not_asked, rule, own, no_event, after_last, not_watched, folded)
+//!          + refused(undecodable)
 //! ```
 
 mod clock;
@@ -20,7 +21,7 @@ use std::{
 };
 
 pub use clock::since_boot;
-pub use names::CapabilityNames;
+pub use names::{CapabilityNames, errno as errno_name};
 use nightjar_abi::{
     hook::{DropReason, Hook},
     record::{TaskInfo, TaskRef, task_flags},
@@ -44,6 +45,7 @@ use crate::{
         cgroups::{CgroupFacts, Cgroups},
         users::Users,
     },
+    files::{Act, Actor, Monitor},
     kernel::Sample,
     process::{Bounds, Identity, Image, Process, Stats as TableStats, Table, arguments_from_proc, read_proc},
 };
@@ -88,13 +90,19 @@ pub enum Discard {
     NoEvent,
     /// It came after the last that was wanted.
     AfterLast,
+    /// No watch policy asks for it.
+    NotWatched,
+    /// Another event tells of it, with others like it.
+    Folded,
 }
 
 /// What became of the records that were received.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Records read from the rings.
+    /// Records read from the rings, and what was found out by other means: see `noticed`.
     pub received: u64,
+    /// Of these, what did not come as one record: notifications without one, repeats that were counted, copies.
+    pub noticed: u64,
     /// Events made of them and handed on, by kind.
     pub exported: BTreeMap<&'static str, u64>,
     /// Records that no event was exported of, by [`Discard`].
@@ -140,6 +148,9 @@ pub struct Pipeline {
     host: String,
     asked: Asked,
     own: Option<Own>,
+    files: Option<Monitor>,
+    /// Losses of notifications that a loss event has told of.
+    told_of_files: BTreeMap<(&'static str, &'static str), u64>,
     /// What the kernel programs are to leave out of cgroups, not told yet.
     verdicts: Vec<(CgroupKey, u64)>,
     stats: Stats,
@@ -169,6 +180,8 @@ impl Pipeline {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             asked,
             own: None,
+            files: None,
+            told_of_files: BTreeMap::new(),
             verdicts: Vec::new(),
             stats: Stats::default(),
             told: (0, 0),
@@ -322,6 +335,7 @@ impl Pipeline {
                 kinds: vec!["process.*".to_owned()],
             }
         }));
+        losses.extend(self.lost_of_files());
         if losses.is_empty() {
             return None;
         }
@@ -331,6 +345,21 @@ impl Pipeline {
             until: Some(self.clock.wall(until)),
         };
         Some(self.finish("telemetry.loss", until, None, None, Body::Telemetry(telemetry)))
+    }
+
+    fn lost_of_files(&mut self) -> Vec<v1::Loss> {
+        let Some(monitor) = &self.files else { return Vec::new() };
+        let lost = monitor.lost();
+        let before = mem::replace(&mut self.told_of_files, lost.clone());
+        let more = lost.iter().map(|(what, count)| (what, count - before.get(what).copied().unwrap_or_default()));
+        more.filter(|(_, count)| *count > 0)
+            .map(|((hook, reason), count)| v1::Loss {
+                hook: (*hook).to_owned(),
+                reason: (*reason).to_owned(),
+                count,
+                kinds: vec!["file.*".to_owned()],
+            })
+            .collect()
     }
 
     /// What became of what was received.
@@ -417,14 +446,70 @@ impl Pipeline {
             // Only the iterator makes these, and it is read elsewhere.
             Record::Snapshot(_) => Err(Discard::NoEvent),
             Record::FileOpen(record) => {
-                tracing::info!("{record:?}");
-                Err(Discard::NoEvent)
+                let (info, now) = (&record.body.info, record.body.header.time);
+                let known = self.table.act(info, now).clone();
+                let monitor = self.files.as_mut().ok_or(Discard::NotAsked)?;
+                let (kind, activity) = monitor.opened(record)?;
+                self.make(kind, now, info, &known, |context| context.file(activity))
             }
             Record::FileCall(record) => {
-                tracing::info!("{record:?}");
-                Err(Discard::NoEvent)
+                let (info, now) = (&record.body.info, record.body.header.time);
+                let known = self.table.act(info, now).clone();
+                let monitor = self.files.as_mut().ok_or(Discard::NotAsked)?;
+                let (kind, activity) = monitor.called(record)?;
+                self.make(kind, now, info, &known, |context| context.file(activity))
             }
         }
+    }
+
+    /// Watches files by this from now on.
+    pub fn watch_files(&mut self, monitor: Monitor) {
+        self.files = Some(monitor);
+    }
+
+    /// What watches files, if anything does.
+    pub fn files(&mut self) -> Option<&mut Monitor> {
+        self.files.as_mut()
+    }
+
+    /// Takes what was found out about files by other means than records. `last`: all of it, as no more will come.
+    pub fn notice_files(&mut self, last: bool, sink: &mut impl Sink) {
+        let Some(monitor) = &mut self.files else { return };
+        if last {
+            monitor.finish();
+        } else {
+            monitor.tick();
+        }
+        for act in monitor.take_acts() {
+            self.stats.received += 1;
+            self.stats.noticed += 1;
+            match self.act(act).and_then(|(kind, event)| sink.event(&event).map(|()| kind)) {
+                Ok(kind) => *self.stats.exported.entry(kind).or_default() += 1,
+                Err(reason) => self.discard(reason),
+            }
+        }
+    }
+
+    /// The event of something that is not of one record.
+    fn act(&mut self, act: Act) -> Result<(&'static str, v1::Event), Discard> {
+        let Act { kind, time, last, actor, mut body } = act;
+        if let Some(last) = last {
+            body.first_time = Some(self.clock.wall(time));
+            body.last_time = Some(self.clock.wall(last));
+        }
+        let known = match &actor {
+            Actor::Task(info) => Some((**info, self.table.act(info, time).clone())),
+            Actor::Pid(pid) => self.table.latest(*pid).map(|process| (process.info, process.clone())),
+            Actor::Unknown => None,
+        };
+        if let Some((info, known)) = known {
+            return self.make(kind, time, &info, &known, |context| context.file(body));
+        }
+        if !self.asked.kinds.include(kind) {
+            return Err(Discard::NotAsked);
+        }
+        let body = self.context().file(body);
+        Ok((kind, self.finish(kind, time, None, None, body)))
     }
 
     /// The environment variables that were asked for, secrets masked.
@@ -484,20 +569,23 @@ impl Pipeline {
         if let Some(reason) = self.unwanted(kind, time, info, known) {
             return Err(reason);
         }
-        let clock = self.clock;
-        let mut context = Context {
-            identity: self.identity,
-            users: &mut self.users,
-            cgroups: &mut self.cgroups,
-            capabilities: self.capabilities,
-            page_size: self.page_size,
-            wall: &|since_boot| clock.wall(since_boot),
-        };
+        let mut context = self.context();
         let process = context.process(info, known);
         let parent = known.parent.as_ref().filter(|parent| parent.task.pid != 0);
         let parent = parent.map(|parent| context.parent(parent));
         let body = body(&mut context);
         Ok((kind, self.finish(kind, time, Some(process), parent, body)))
+    }
+
+    fn context(&mut self) -> Context<'_> {
+        Context {
+            identity: self.identity,
+            users: &mut self.users,
+            cgroups: &mut self.cgroups,
+            capabilities: self.capabilities,
+            page_size: self.page_size,
+            clock: self.clock,
+        }
     }
 
     fn finish(
@@ -557,6 +645,12 @@ fn left_out(filter: &Filter, facts: &CgroupFacts) -> u64 {
 // === impl Stats ===
 
 impl Stats {
+    /// What came as records.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.received - self.noticed
+    }
+
     /// Records whose fate is known.
     #[must_use]
     pub fn accounted(&self) -> u64 {
@@ -582,6 +676,8 @@ impl Discard {
             Self::Own => "own",
             Self::NoEvent => "no_event",
             Self::AfterLast => "after_last",
+            Self::NotWatched => "not_watched",
+            Self::Folded => "folded",
         }
     }
 }

@@ -78,6 +78,8 @@ pub struct Process {
     pub uid: u32,
     /// Whether its end was seen.
     pub exited: bool,
+    /// What was said of it last.
+    pub info: TaskInfo,
 }
 
 /// How much the table may hold.
@@ -120,6 +122,8 @@ pub struct Table {
     identity: Identity,
     bounds: Bounds,
     processes: LruCache<u64, Process>,
+    /// Names of those that have a process ID, or had it last.
+    by_pid: HashMap<u32, u64>,
     /// Sum of the [`weight`]s of `processes`.
     bytes: usize,
     /// Ended processes, the earliest end first: nanoseconds since boot and name.
@@ -139,6 +143,7 @@ impl Table {
             identity,
             bounds,
             processes: LruCache::unbounded(),
+            by_pid: HashMap::new(),
             bytes: 0,
             exited: VecDeque::new(),
             nameless: HashMap::new(),
@@ -254,6 +259,12 @@ impl Table {
         self.processes.peek(&self.identity.process(task))
     }
 
+    /// The process that has this process ID, or had it last: for what tells nothing but that number.
+    #[must_use]
+    pub fn latest(&self, pid: u32) -> Option<&Process> {
+        self.by_pid.get(&pid).and_then(|name| self.processes.peek(name))
+    }
+
     /// Names of the processes that have one of these process IDs and have not ended, and of all that descend from
     /// them, as far as they are known.
     #[must_use]
@@ -342,6 +353,7 @@ impl Table {
 
     fn insert(&mut self, name: u64, process: Process, now: u64) -> &Process {
         self.bytes += weight(&process);
+        self.by_pid.insert(process.task.pid, name);
         self.processes.put(name, process);
         self.make_room(now, name);
         self.update(name, |_| {})
@@ -371,16 +383,24 @@ impl Table {
             if name != spared
                 && let Some(process) = self.processes.pop(&name)
             {
-                self.bytes -= weight(&process);
+                self.let_go(name, &process);
             }
         }
         while self.is_full() && self.processes.len() > 1 {
             // All that is left is running: the one that did nothing for longest goes. The one just put in is
             // the last that would.
-            if let Some((_, process)) = self.processes.pop_lru() {
-                self.bytes -= weight(&process);
+            if let Some((name, process)) = self.processes.pop_lru() {
+                self.let_go(name, &process);
                 self.evicted += 1;
             }
+        }
+    }
+
+    fn let_go(&mut self, name: u64, process: &Process) {
+        self.bytes -= weight(process);
+        // Another may have its number by now.
+        if self.by_pid.get(&process.task.pid) == Some(&name) {
+            self.by_pid.remove(&process.task.pid);
         }
     }
 }
@@ -421,11 +441,13 @@ fn entry(info: &TaskInfo, source: Source) -> Process {
         comm: comm(info),
         uid: info.creds.uid,
         exited: false,
+        info: *info,
     }
 }
 
 fn note(process: &mut Process, info: &TaskInfo) {
     process.uid = info.creds.uid;
+    process.info = *info;
     let now = padded(&info.comm);
     if process.comm.as_bytes() != now {
         process.comm = nightjar_proto::text::from_bytes(now);

@@ -31,6 +31,7 @@ use crate::{
         file::Rotation,
         hub::{Hub, Selector, Subscription, Who},
     },
+    files::{self, fanotify::Group},
     kernel::{Controls, Counters, Ring, RingError, Sample},
     pipeline::{self, Asked, Discard, Pipeline, Sink, drops_text, since_boot},
 };
@@ -65,6 +66,8 @@ pub struct Change {
     pub asked: Asked,
     /// Settings of the kernel programs that go with it.
     pub settings: nightjar_abi::settings::Settings,
+    /// What is asked of file events, if any are watched.
+    pub files: Option<files::Options>,
     /// The file of events, another one or none.
     pub file: Option<FileChange>,
     /// Bytes of history.
@@ -239,6 +242,7 @@ impl Drain {
         let mut next_sample = start + SAMPLE_INTERVAL;
         loop {
             let more = self.drain();
+            self.pipeline.notice_files(false, &mut self.outputs);
             let now = Instant::now();
             if now >= next_sample {
                 next_sample = now + SAMPLE_INTERVAL;
@@ -257,7 +261,9 @@ impl Drain {
                 let _nobody_waits = over.send(());
             }
             if !more {
-                self.ring.wait(next_sample.saturating_duration_since(now).min(SAMPLE_INTERVAL))?;
+                let longest = next_sample.saturating_duration_since(now).min(SAMPLE_INTERVAL);
+                let groups: &[Group] = self.pipeline.files().map_or(&[], |files| files.groups());
+                self.ring.wait(longest, groups)?;
             }
         }
 
@@ -266,6 +272,7 @@ impl Drain {
         while self.drain() {
             self.outputs.flush();
         }
+        self.pipeline.notice_files(true, &mut self.outputs);
         self.tell_losses(&mut told, &mut told_at);
         self.outputs.flush();
         self.finish(&told, start.elapsed())
@@ -283,11 +290,11 @@ impl Drain {
         for hook in Hook::ALL.iter().filter(|hook| !told.hook(**hook).balances()) {
             error!("the counters of {} do not add up: {:?}; this is a defect", hook.name(), told.hook(*hook));
         }
-        if stats.received != told.submitted() {
+        if stats.records() != told.submitted() {
             error!(
                 "{} records were sent but {} received: this is a defect",
                 told.submitted(),
-                stats.received
+                stats.records()
             );
         }
         if !stats.balances() {
@@ -348,8 +355,11 @@ impl Drain {
     fn change(&mut self, change: Change) {
         // What was made by the old settings is mostly told by them.
         self.drain();
-        let Change { asked, settings, file, history, sensors, programs } = change;
+        let Change { asked, settings, files, file, history, sensors, programs } = change;
         self.pipeline.ask(asked);
+        if let (Some(monitor), Some(options)) = (self.pipeline.files(), files) {
+            monitor.configure(options);
+        }
         if let Err(error) = self.controls.forget() {
             error!("the kernel programs may leave out what is wanted again: {error}; restart the agent");
         }

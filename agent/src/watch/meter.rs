@@ -156,7 +156,7 @@ impl Meter {
         }
         let stats = view.pipeline.stats();
         let sent = (view.before.submitted(), view.after.submitted());
-        let received = stats.received;
+        let received = stats.records();
         let waiting = if view.emptied { 0 } else { sent.1.saturating_sub(received) };
         identities.push(v1::Identity {
             sum: "submitted = received".to_owned(),
@@ -169,7 +169,7 @@ impl Meter {
         identities.push(v1::Identity {
             sum: "received = exported + discarded + refused".to_owned(),
             of: "agent".to_owned(),
-            left: received,
+            left: stats.received,
             right: stats.accounted(),
             holds: stats.balances(),
             under_way: 0,

@@ -32,8 +32,9 @@ use crate::{
         Export, JsonFile,
         hub::{Hub, Selector, Subscription, Who},
     },
-    kernel::{self, Controls, Counters, Doorbell, Kernel, Ring, Serving, Snapshot},
-    pipeline::{Asked, Pipeline, since_boot},
+    files::{self, Monitor},
+    kernel::{self, Controls, Counters, Doorbell, Kernel, Ring, Sensor, Serving, Snapshot},
+    pipeline::{Asked, Kinds, Pipeline, since_boot},
     process::Bounds,
 };
 
@@ -122,6 +123,24 @@ pub enum NoAnswer {
     Busy,
 }
 
+/// Which sensors are wanted: those of the kinds that are asked for, as far as files are concerned only where any are
+/// watched.
+pub fn wanted(
+    kinds: Kinds,
+    files: Option<&files::Options>,
+) -> impl Fn(&kernel::SensorPlan) -> bool + Send + Sync + 'static {
+    let (files, all_files) = (files.is_some(), files.is_some_and(|files| files.all));
+    move |plan| {
+        let sensor = plan.sensor;
+        let may_be = match sensor {
+            Sensor::FileOpen | Sensor::FileCall => files,
+            Sensor::FileClose => all_files,
+            _ => true,
+        };
+        may_be && sensor.kinds().iter().any(|kind| kinds.include(kind))
+    }
+}
+
 /// Sensors as status tells of them.
 #[must_use]
 pub fn sensors(serving: &[Serving]) -> Vec<v1::Sensor> {
@@ -154,24 +173,34 @@ impl Loaded {
     pub fn load(
         options: &kernel::Options,
         asked: Asked,
+        files: Option<files::Options>,
         bounds: Bounds,
         attached: impl FnOnce() -> Result<()>,
     ) -> Result<Self> {
-        let kinds = asked.kinds.clone();
+        let wanted = wanted(asked.kinds.clone(), files.as_ref());
         let mut pipeline = Pipeline::new(asked, bounds).context("cannot identify this boot")?;
         let since = since_boot();
-        let mut kernel = Kernel::load(options, |sensor| kinds.include(sensor.sensor.name()))?;
+        let mut kernel = Kernel::load(options, wanted)?;
         for serving in kernel.serving() {
             if let Some(candidate) = serving.candidate {
                 info!("{} is served by {}: {}", serving.plan.sensor, candidate.kind, candidate.worth);
             }
         }
+        // Before rights are given up that this takes.
+        let mut monitor = match files {
+            Some(files) => Some(Monitor::new(files, kernel.take_files()?)),
+            None => None,
+        };
         attached()?;
         match kernel.take_snapshot()? {
             Snapshot::Records(records) => pipeline.snapshot(&records),
             Snapshot::Procfs => pipeline.procfs(),
         }
         info!("{} processes ran before", pipeline.table_stats().processes);
+        if let Some(mut monitor) = monitor.take() {
+            monitor.watch();
+            pipeline.watch_files(monitor);
+        }
         let (ring, counters, controls) =
             (kernel.take_ring()?, kernel.take_counters()?, kernel.take_controls()?);
         Ok(Self { kernel, ring, counters, controls, pipeline, bounds, since })

@@ -1,0 +1,238 @@
+//! Notifications that wait for the record of the call that made them.
+//!
+//! The kernel queues a notification before the call returns, and the record is made when it returns: whoever has
+//! a record and then reads all notifications has those of the record too. Equal notifications of a process that
+//! nobody has read yet are one, so one of them may go with several records. A notification that no record has come
+//! for within [`HOLD`] is of a call that makes none: it is an event by itself.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use super::tree::hash;
+
+/// How long a notification waits: from what was done to the return of the call it is microseconds.
+const HOLD: Duration = Duration::from_millis(100);
+/// The most that wait at a time.
+const MOST: usize = 65536;
+/// How many of a process are looked at for one whose name is another than the record says.
+const LOOKS: usize = 32;
+
+/// What a notification is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Class {
+    Open,
+    Create,
+    Delete,
+    Rename,
+    Attributes,
+    Modify,
+}
+
+/// A notification.
+#[derive(Debug, Clone)]
+pub(super) struct Echo {
+    pub(super) class: Class,
+    pub(super) pid: u32,
+    /// Path as policies see it; of a rename the old one, empty where that is not watched.
+    pub(super) path: Vec<u8>,
+    /// Of a rename the new one, empty where that is not watched.
+    pub(super) target: Vec<u8>,
+    pub(super) is_directory: bool,
+    /// When it was read, nanoseconds since boot.
+    pub(super) time: u64,
+    read: Instant,
+    confirmed: bool,
+}
+
+/// Those that wait.
+#[derive(Debug, Default)]
+pub(super) struct Echoes {
+    waiting: VecDeque<Echo>,
+    /// Number of the first of them.
+    first: u64,
+    by_path: HashMap<(u32, Class, u64), u64>,
+    by_name: HashMap<(u32, Class, u64), u64>,
+    /// Opens that were told and may be repeated without a record: until when.
+    opens: HashMap<(u32, u64), Instant>,
+}
+
+// === impl Echo ===
+
+impl Echo {
+    pub(super) fn new(class: Class, pid: u32, path: Vec<u8>, is_directory: bool, time: u64) -> Self {
+        let read = Instant::now();
+        Self { class, pid, path, target: Vec::new(), is_directory, time, read, confirmed: false }
+    }
+
+    /// The path that it is known by: of a rename the new one if there is one.
+    fn key(&self) -> &[u8] {
+        if self.target.is_empty() { &self.path } else { &self.target }
+    }
+}
+
+// === impl Echoes ===
+
+impl Echoes {
+    /// Takes a notification.
+    pub(super) fn push(&mut self, mut echo: Echo) {
+        echo.confirmed |= echo.class == Class::Open
+            && self.opens.get(&(echo.pid, hash(&echo.path))).is_some_and(|until| *until > echo.read);
+        let number = self.first + self.waiting.len() as u64;
+        for path in [&echo.path, &echo.target].into_iter().filter(|path| !path.is_empty()) {
+            self.by_path.insert((echo.pid, echo.class, hash(path)), number);
+            self.by_name.insert((echo.pid, echo.class, hash(file_name(path))), number);
+        }
+        self.waiting.push_back(echo);
+    }
+
+    /// An open was told that may be repeated without a record until `until`.
+    pub(super) fn expect_opens(&mut self, pid: u32, path: &[u8], until: Instant) {
+        self.opens.insert((pid, hash(path)), until);
+    }
+
+    /// The notification that a record of a process goes with: of this path, or else of this file name, or else the
+    /// only one of the kind. The last is how a name is found out that was changed during the call.
+    pub(super) fn confirm(&mut self, class: Class, pid: u32, path: &[u8], by_name: bool) -> Option<Echo> {
+        let exact = self.by_path.get(&(pid, class, hash(path)));
+        let number = exact.or_else(|| {
+            let named = self.by_name.get(&(pid, class, hash(file_name(path))));
+            named.filter(|_| by_name)
+        });
+        let number = match number {
+            Some(number) => Some(*number),
+            None if by_name => self.only_one(class, pid),
+            None => None,
+        }?;
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let echo = self.waiting.get_mut(index)?;
+        echo.confirmed = true;
+        Some(echo.clone())
+    }
+
+    fn only_one(&self, class: Class, pid: u32) -> Option<u64> {
+        let latest = self.waiting.iter().enumerate().rev().take(LOOKS);
+        let mut fitting =
+            latest.filter(|(_, echo)| echo.pid == pid && echo.class == class && !echo.confirmed);
+        let (index, _) = fitting.next()?;
+        fitting.next().is_none().then_some(self.first + index as u64)
+    }
+
+    /// Those that no record came for in time.
+    pub(super) fn expired(&mut self, now: Instant) -> Vec<Echo> {
+        let mut expired = Vec::new();
+        while let Some(echo) = self.waiting.front() {
+            if self.waiting.len() <= MOST && now.duration_since(echo.read) < HOLD {
+                break;
+            }
+            let Some(echo) = self.waiting.pop_front() else { break };
+            let number = self.first;
+            self.first += 1;
+            for path in [&echo.path, &echo.target].into_iter().filter(|path| !path.is_empty()) {
+                for (map, key) in [
+                    (&mut self.by_path, hash(path)),
+                    (&mut self.by_name, hash(file_name(path))),
+                ] {
+                    let key = (echo.pid, echo.class, key);
+                    // A later one may have its place.
+                    if map.get(&key) == Some(&number) {
+                        map.remove(&key);
+                    }
+                }
+            }
+            if !echo.confirmed {
+                expired.push(echo);
+            }
+        }
+        if self.opens.len() > MOST {
+            self.opens.retain(|_, until| *until > now);
+        }
+        expired
+    }
+
+    /// Whether any wait.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+/// What follows the last slash.
+pub(super) fn file_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
+/// What is before the last slash.
+pub(super) fn parent(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+    &path[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn echo(class: Class, path: &str) -> Echo {
+        Echo::new(class, 7, path.into(), false, 0)
+    }
+
+    fn expired(echoes: &mut Echoes) -> Vec<Vec<u8>> {
+        let later = Instant::now() + HOLD;
+        echoes.expired(later).into_iter().map(|echo| echo.path).collect()
+    }
+
+    #[test]
+    fn one_that_a_record_came_for_is_no_event_of_its_own() {
+        let mut echoes = Echoes::default();
+        echoes.push(echo(Class::Delete, "/etc/a"));
+        echoes.push(echo(Class::Delete, "/etc/b"));
+        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", true).is_some());
+        // Equal ones are merged: it may go with a second record.
+        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", true).is_some());
+        assert_eq!(expired(&mut echoes), [b"/etc/b"]);
+        assert!(echoes.is_empty() && echoes.by_path.is_empty() && echoes.by_name.is_empty());
+    }
+
+    #[test]
+    fn a_record_that_took_another_way_finds_it_by_its_name() {
+        let mut echoes = Echoes::default();
+        echoes.push(echo(Class::Delete, "/etc/x/a"));
+        echoes.push(echo(Class::Delete, "/etc/y/b"));
+        let found = echoes.confirm(Class::Delete, 7, b"/link/b", true).unwrap();
+        assert_eq!(found.path, b"/etc/y/b");
+        assert!(echoes.confirm(Class::Create, 7, b"/link/b", true).is_none());
+    }
+
+    #[test]
+    fn a_name_that_was_changed_during_the_call_is_found_out_if_there_is_no_doubt() {
+        let mut echoes = Echoes::default();
+        echoes.push(echo(Class::Delete, "/etc/true"));
+        assert_eq!(echoes.confirm(Class::Delete, 7, b"/etc/false", true).unwrap().path, b"/etc/true");
+
+        let mut echoes = Echoes::default();
+        echoes.push(echo(Class::Delete, "/etc/1"));
+        echoes.push(echo(Class::Delete, "/etc/2"));
+        assert!(echoes.confirm(Class::Delete, 7, b"/etc/3", true).is_none());
+        assert!(echoes.confirm(Class::Delete, 8, b"/etc/1", true).is_none(), "of another process");
+    }
+
+    #[test]
+    fn repeats_of_an_open_that_was_told_are_no_events() {
+        let mut echoes = Echoes::default();
+        echoes.expect_opens(7, b"/etc/shadow", Instant::now() + Duration::from_secs(1));
+        echoes.push(echo(Class::Open, "/etc/shadow"));
+        echoes.push(echo(Class::Open, "/etc/gshadow"));
+        assert_eq!(expired(&mut echoes), [b"/etc/gshadow".to_vec()]);
+    }
+
+    #[test]
+    fn a_rename_is_known_by_both_names() {
+        let mut echoes = Echoes::default();
+        for name in ["/etc/old", "/etc/new"] {
+            let mut rename = echo(Class::Rename, "/etc/old");
+            rename.target = b"/etc/new".to_vec();
+            echoes.push(rename);
+            assert_eq!(echoes.confirm(Class::Rename, 7, name.as_bytes(), true).unwrap().target, b"/etc/new");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The watched part of the file system as it is known: directories with marks, anchors, attributes of files.
+
+use std::{
+    collections::HashMap,
+    hash::Hasher as _,
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, statx};
+use siphasher::sip::SipHasher13;
+
+use super::fanotify::{Handle, HandleRef, Mask};
+use crate::kernel::InodeNumber;
+
+/// A watched directory or file.
+#[derive(Debug)]
+pub(super) struct Marked {
+    /// Where the agent finds it.
+    pub(super) path: PathBuf,
+    /// Paths by which policies see it, the first of which is told.
+    pub(super) names: Vec<Vec<u8>>,
+    pub(super) mask: Mask,
+    /// Raised when what is watched was found anew; what is of an earlier number is gone.
+    pub(super) generation: u64,
+}
+
+/// Attributes of a file as last seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Known {
+    pub(super) inode: u64,
+    pub(super) size: u64,
+    /// Nanoseconds since 1970.
+    pub(super) modified: i64,
+    /// Type and permission bits.
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) links: u32,
+}
+
+/// What is known.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    pub(super) marked: HashMap<Handle, Marked>,
+    /// Paths by which policies see what is below an inode.
+    pub(super) anchors: HashMap<InodeNumber, Vec<Vec<u8>>>,
+    /// By the hash of the path as policies see it.
+    known: HashMap<u64, Known>,
+    /// Most files of which attributes are kept.
+    pub(super) most: usize,
+}
+
+/// A hash that nobody can find collisions of.
+pub(super) fn hash(bytes: &[u8]) -> u64 {
+    static KEY: OnceLock<(u64, u64)> = OnceLock::new();
+    let (first, second) = *KEY.get_or_init(|| {
+        let mut key = [[0; 8]; 2];
+        for part in &mut key {
+            // Without random numbers at a host's boot collisions cost only attributes.
+            let _rarely_none = rustix::rand::getrandom(part, rustix::rand::GetRandomFlags::empty());
+        }
+        (u64::from_ne_bytes(key[0]), u64::from_ne_bytes(key[1]))
+    });
+    let mut hasher = SipHasher13::new_with_keys(first, second);
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+// === impl Known ===
+
+impl Known {
+    pub(super) fn of(stat: &Statx) -> Self {
+        let time = stat.stx_mtime;
+        Self {
+            inode: stat.stx_ino,
+            size: stat.stx_size,
+            modified: time.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec)),
+            mode: u32::from(stat.stx_mode),
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            links: stat.stx_nlink,
+        }
+    }
+}
+
+// === impl Tree ===
+
+impl Tree {
+    /// A marked directory by the handle of a notification.
+    pub(super) fn directory(&self, handle: HandleRef<'_>) -> Option<&Marked> {
+        self.marked.get(handle.as_bytes())
+    }
+
+    /// What was known of a file, by its path as policies see it.
+    pub(super) fn known(&self, path: &[u8]) -> Option<Known> {
+        self.known.get(&hash(path)).copied()
+    }
+
+    /// Takes note of a file; what was known before.
+    pub(super) fn learn(&mut self, path: &[u8], now: Known) -> Option<Known> {
+        self.learn_hashed(hash(path), now)
+    }
+
+    /// As [`Self::learn`], by the [`hash`] of the path.
+    pub(super) fn learn_hashed(&mut self, key: u64, now: Known) -> Option<Known> {
+        if self.known.len() >= self.most && !self.known.contains_key(&key) {
+            return None;
+        }
+        self.known.insert(key, now)
+    }
+
+    /// A file is gone.
+    pub(super) fn forget(&mut self, path: &[u8]) -> Option<Known> {
+        self.known.remove(&hash(path))
+    }
+
+    /// Files of which attributes are kept.
+    pub(super) fn files(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Directories below `old` are below `new` now.
+    pub(super) fn moved(&mut self, old: &[u8], new: &[u8]) {
+        let names = self.marked.values_mut().flat_map(|marked| &mut marked.names);
+        for name in names.chain(self.anchors.values_mut().flatten()) {
+            if let Some(rest) = name.strip_prefix(old)
+                && (rest.is_empty() || rest[0] == b'/')
+            {
+                *name = [new, rest].concat();
+            }
+        }
+        for marked in self.marked.values_mut() {
+            if let Some(rest) = marked.path.as_os_str().as_bytes().strip_prefix(old)
+                && (rest.is_empty() || rest[0] == b'/')
+            {
+                marked.path = PathBuf::from(std::ffi::OsString::from_vec([new, rest].concat()));
+            }
+        }
+    }
+
+    /// Paths by which policies see a file that is `distance` levels below an anchor, by a path that ends alike.
+    pub(super) fn names_below(&self, anchor: InodeNumber, distance: u32, path: &[u8]) -> Vec<Vec<u8>> {
+        let Some(names) = self.anchors.get(&anchor) else { return Vec::new() };
+        let Some(rest) = last(path, distance) else { return Vec::new() };
+        names.iter().map(|name| [name, rest].concat()).collect()
+    }
+}
+
+/// The last components of a path, with the slash before them.
+fn last(path: &[u8], components: u32) -> Option<&[u8]> {
+    if components == 0 {
+        return Some(&[]);
+    }
+    let slashes = path.iter().enumerate().rev().filter(|(_, byte)| **byte == b'/');
+    slashes.map(|(index, _)| &path[index..]).nth(components as usize - 1)
+}
+
+/// A file as it is now; none where it is gone.
+pub(super) fn look(path: &Path) -> Option<Known> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    statx(CWD, path, flags, StatxFlags::BASIC_STATS).ok().map(|stat| Known::of(&stat))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_components_are_those_below_the_anchor() {
+        assert_eq!(last(b"/etc/ssh/sshd_config", 2).unwrap(), b"/ssh/sshd_config");
+        assert_eq!(last(b"/etc/ssh/sshd_config", 1).unwrap(), b"/sshd_config");
+        assert_eq!(last(b"/etc", 0).unwrap(), b"");
+        assert_eq!(last(b"/etc", 2), None);
+    }
+
+    #[test]
+    fn what_is_below_a_directory_moves_with_it() {
+        let mut tree = Tree::default();
+        let inode = |inode| InodeNumber { inode, device: 1 };
+        tree.anchors.insert(inode(1), vec![b"/etc/a".to_vec(), b"/etc/ab".to_vec()]);
+        tree.anchors.insert(inode(2), vec![b"/etc/a/b".to_vec()]);
+        tree.moved(b"/etc/a", b"/etc/c");
+        assert_eq!(tree.anchors[&inode(1)], [b"/etc/c".to_vec(), b"/etc/ab".to_vec()]);
+        assert_eq!(tree.names_below(inode(2), 1, b"/mnt/x"), [b"/etc/c/b/x"]);
+    }
+
+    #[test]
+    fn attributes_are_kept_of_so_many_files_and_no_more() {
+        let mut tree = Tree { most: 1, ..Tree::default() };
+        assert_eq!(tree.learn(b"/a", Known { size: 1, ..Known::default() }), None);
+        tree.learn(b"/b", Known::default());
+        assert_eq!(tree.known(b"/b"), None);
+        assert_eq!(tree.learn(b"/a", Known { size: 2, ..Known::default() }).unwrap().size, 1);
+        assert_eq!(tree.forget(b"/a").unwrap().size, 2);
+    }
+}
