@@ -9,6 +9,7 @@ pub mod decode;
 pub mod doctor;
 pub mod enrich;
 pub mod export;
+pub mod files;
 pub mod kernel;
 pub mod pipeline;
 pub mod process;

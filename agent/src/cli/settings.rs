@@ -10,6 +10,7 @@ use wildmatch::WildMatch;
 use crate::{
     config::{self, Compress, Config, Flag, Level, Loaded, Location, OneOrMany, Rule, Size},
     export::file::{Compression, Rotation},
+    files::policy::PolicySpec,
     kernel,
     pipeline::{
         Asked, Kinds,
@@ -115,13 +116,21 @@ pub(super) fn of_programs(config: &Config) -> nightjar_abi::settings::Settings {
 }
 
 pub(super) fn kernel_options(config: &Config) -> kernel::Options {
+    // At most 1 GiB, as checked.
+    let ring = |size: Size| u32::try_from(size.bytes()).unwrap_or(1 << 30);
     kernel::Options {
-        // At most 1 GiB, as checked.
-        ring_bytes: u32::try_from(config.kernel.ring_size.bytes()).unwrap_or(1 << 30),
-        bulk_bytes: 8 << 20,
+        ring_bytes: ring(config.kernel.ring_size),
+        bulk_bytes: ring(config.kernel.file_ring_size),
         log_level: config.kernel.log as u8,
         settings: of_programs(config),
     }
+}
+
+/// Watch policies in the order in which they are asked, as the first that fits names the event: those of the
+/// configuration, then those that the agent comes with, without those that have a name of the former.
+#[expect(dead_code, reason = "for the watcher, which takes them as they are checked")]
+pub(super) fn file_policies(config: &Config) -> Vec<PolicySpec> {
+    config.files.policies()
 }
 
 pub(super) fn bounds(config: &Config) -> Bounds {
