@@ -280,7 +280,7 @@ fn find<A: Access>(
     // SAFETY: the map's own memory.
     let files = unsafe { &raw mut (*scratch).files };
     let (concerns, anchor) = if what == operand::FILE {
-        match watch::file(files, settings, dentry, inode, device) {
+        match watch::file(files, settings, dentry, inode, device, true) {
             Some(concern) => (concern.reads || concern.writes, concern.anchor),
             None => (false, NO_ANCHOR),
         }

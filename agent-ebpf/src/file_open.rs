@@ -45,6 +45,7 @@ const FMODE_CREATED: u32 = 0x10_0000;
 
 const S_IFMT: u32 = 0o170_000;
 const S_IFDIR: u32 = 0o040_000;
+const S_IFREG: u32 = 0o100_000;
 /// `PROC_SUPER_MAGIC`
 const PROC: u64 = 0x9FA0;
 
@@ -158,13 +159,16 @@ fn look<A: Access>(
         watch::answer(inode.get(INODE_NUMBER), device);
         return Outcome::Filtered;
     }
-    let is_directory = u32::from(inode.get(INODE_MODE)) & S_IFMT == S_IFDIR;
+    let kind = u32::from(inode.get(INODE_MODE)) & S_IFMT;
+    let is_directory = kind == S_IFDIR;
     let all = settings.all != 0;
     if is_directory && !all {
         return Outcome::Filtered;
     }
     let dentry = file.address_in(FILE_DENTRY);
-    let Some(concern) = watch::file(files, settings, dentry, inode, device) else { return Outcome::Fault };
+    let Some(concern) = watch::file(files, settings, dentry, inode, device, kind == S_IFREG) else {
+        return Outcome::Fault;
+    };
     let wanted = if mode & (FMODE_WRITE | FMODE_CREATED) == 0 {
         concern.reads || (settings.proc_names[0] != 0 && is_wanted_on_proc(settings, dentry, volume))
     } else {

@@ -233,7 +233,8 @@ fn left(levels: u32, level: u32) -> u32 {
     if levels >= ALL_LEVELS { levels } else { levels.saturating_sub(level) }
 }
 
-/// Whether somebody may want to hear of what is done with a file, by its dentry and its inode.
+/// Whether somebody may want to hear of what is done with a file, by its dentry and its inode. `by_place`: also for
+/// where it is; else only for itself.
 #[inline(always)]
 pub fn file(
     files: *mut Files,
@@ -241,7 +242,37 @@ pub fn file(
     dentry: u64,
     inode: Copied<Inode>,
     device: u32,
+    by_place: bool,
 ) -> Option<Concern> {
+    let mut concern = Concern { reads: false, writes: false, anchor: NO_ANCHOR };
+    if by_place {
+        of_place(files, settings, dentry, device, &mut concern)?;
+    }
+    if settings.hard_links != 0 && (!by_place || inode.get(INODE_NLINK) > 1) {
+        let number = inode.get(INODE_NUMBER);
+        if let Some(watched) = WATCHED.get_ptr(WatchKey { inode: number, name: 0, device, reserved: 0 }) {
+            // SAFETY: the map's own memory.
+            let watched = unsafe { &*watched };
+            let (reads, writes) = (watched.reads > 0, watched.writes > 0);
+            if !(concern.reads || concern.writes) && (reads || writes) {
+                concern.anchor = Anchor { inode: number, device, distance: 0 };
+            }
+            concern.reads |= reads;
+            concern.writes |= writes;
+        }
+    }
+    Some(concern)
+}
+
+/// Whether somebody may want to hear of what is done with a file because of where it is.
+#[inline(always)]
+fn of_place(
+    files: *mut Files,
+    settings: &FileSettings,
+    dentry: u64,
+    device: u32,
+    concern: &mut Concern,
+) -> Option<()> {
     // SAFETY: the map's own memory.
     let own = Copied::<Dentry>::read(unsafe { &raw mut (*files).dentry }, dentry)?;
     let (name, len) = (own.address_in(DENTRY_NAME), own.get(DENTRY_NAME_LEN));
@@ -253,7 +284,7 @@ pub fn file(
         let key = WatchKey { inode: verdict.inode, name: key_of(name, len), device, reserved: 0 };
         reads = WATCHED.get_ptr(key).is_some();
     }
-    let mut concern = Concern { reads, writes, anchor: NO_ANCHOR };
+    (concern.reads, concern.writes) = (reads, writes);
     if verdict.anchor_device != 0 && (reads || writes) {
         concern.anchor = Anchor {
             inode: verdict.anchor_inode,
@@ -261,20 +292,7 @@ pub fn file(
             distance: verdict.distance + 1,
         };
     }
-    if settings.hard_links != 0 && inode.get(INODE_NLINK) > 1 {
-        let number = inode.get(INODE_NUMBER);
-        if let Some(watched) = WATCHED.get_ptr(WatchKey { inode: number, name: 0, device, reserved: 0 }) {
-            // SAFETY: the map's own memory.
-            let watched = unsafe { &*watched };
-            let (also_reads, also_writes) = (watched.reads > 0, watched.writes > 0);
-            if !(reads || writes) && (also_reads || also_writes) {
-                concern.anchor = Anchor { inode: number, device, distance: 0 };
-            }
-            concern.reads |= also_reads;
-            concern.writes |= also_writes;
-        }
-    }
-    Some(concern)
+    Some(())
 }
 
 /// Whether somebody may want to hear of what is done with a name in a directory, and by which anchor.

@@ -81,6 +81,7 @@ impl Docs {
             ("docs/configuration.md", config::markdown(&known_kinds())),
             ("docs/events.md", nightjar_proto::EVENTS_MARKDOWN.to_owned()),
             ("docs/metrics.md", metrics::markdown()),
+            ("docs/watch-policies.md", config::policies_markdown()),
             ("deploy/nightjar.yaml", config::example()),
         ];
         for (name, text) in files {

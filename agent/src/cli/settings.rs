@@ -10,7 +10,8 @@ use wildmatch::WildMatch;
 use crate::{
     config::{self, Compress, Config, Flag, Level, Loaded, Location, OneOrMany, Rule, Size},
     export::file::{Compression, Rotation},
-    files, kernel,
+    files::{self, policy::Policies},
+    kernel,
     pipeline::{
         Asked, Kinds,
         filter::{Action, Filter, Match, container_glob},
@@ -82,11 +83,19 @@ pub(super) fn asked(config: &Config) -> Result<Asked> {
     })
 }
 
-/// What is asked of file events; none where none are.
+/// What is asked of file events; none where no kind of them is recorded.
 pub(super) fn files(config: &Config) -> Result<Option<files::Options>> {
-    let _ = config;
-    let policies = files::policy::Policies::compile(files::policy::defaults()).map_err(|error| anyhow::anyhow!("{error}"))?;
-    Ok(Some(files::Options { policies, all: false, failed: false, fold: std::time::Duration::from_secs(2), directories: 20000 }))
+    let is_file = |kind: &nightjar_proto::Kind| kind.name.starts_with("file.") && config.records(kind.name);
+    if !nightjar_proto::KINDS.iter().any(is_file) {
+        return Ok(None);
+    }
+    Ok(Some(files::Options {
+        policies: Policies::compile(config.files.policies()).context("files.watch")?,
+        all: config.files.all,
+        failed: config.files.failed,
+        fold: config.files.fold.duration(),
+        directories: config.files.directories as usize,
+    }))
 }
 
 fn rule(rule: &Rule) -> Result<(Action, Match)> {
@@ -122,10 +131,11 @@ pub(super) fn of_programs(config: &Config) -> nightjar_abi::settings::Settings {
 }
 
 pub(super) fn kernel_options(config: &Config) -> kernel::Options {
+    // At most 1 GiB, as checked.
+    let ring = |size: Size| u32::try_from(size.bytes()).unwrap_or(1 << 30);
     kernel::Options {
-        // At most 1 GiB, as checked.
-        ring_bytes: u32::try_from(config.kernel.ring_size.bytes()).unwrap_or(1 << 30),
-        bulk_bytes: 8 << 20,
+        ring_bytes: ring(config.kernel.ring_size),
+        bulk_bytes: ring(config.kernel.file_ring_size),
         log_level: config.kernel.log as u8,
         settings: of_programs(config),
     }

@@ -128,8 +128,10 @@ pub(super) fn readable(pointer: &str) -> String {
 
 /// The part of a list that a value belongs to, where it has a name.
 fn in_what(tree: &Value, pointer: &str) -> String {
-    let (above, last) = pointer.rsplit_once('/').unwrap_or_default();
-    let name = tree.pointer(above).and_then(|part| part["name"].as_str()).filter(|_| last != "name");
+    let above = pointer.match_indices('/').map(|(end, _)| &pointer[..end]);
+    let mut parts = above.filter(|above| above.ends_with(|c: char| c.is_ascii_digit()));
+    let name = parts.find_map(|part| tree.pointer(part)?["name"].as_str());
+    let name = name.filter(|_| !pointer.ends_with("/name"));
     name.map_or_else(String::new, |name| format!("in {}: ", quoted(name)))
 }
 
@@ -390,6 +392,8 @@ mod tests {
             "history: 4096",
             "tables: {keep_ended: 0}",
             "redact: {enabled: false, flags: [--pin], names: ['*PIN'], patterns: [{name: a, regex: b}]}",
+            "files: {fold: 0, watch: [{name: a, paths: [/]}]}",
+            "files: {watch: [{name: a, paths: ['/**/b'], ignore: [c], operations: [read, rename], containers: true}]}",
         ] {
             assert_eq!(findings(text), [""; 0], "{text}");
         }
@@ -422,7 +426,7 @@ mod tests {
         ("filters: [{allow: {}}]", r#"filters[0].allow: unknown name "allow"; write one of drop, keep"#),
         (
             "<<: {}",
-            r#"<<: unknown setting "<<"; write one of environment, filters, history, instance, json, kernel, kinds, log, metrics, privileges, redact, socket, tables"#,
+            r#"<<: unknown setting "<<"; write one of environment, files, filters, history, instance, json, kernel, kinds, log, metrics, privileges, redact, socket, tables"#,
         ),
         (
             "redact: {patterns: [{regex: a}]}",
@@ -431,7 +435,7 @@ mod tests {
         // kinds of values
         (
             "[a]",
-            ": found a list; write its settings indented below it: environment, filters, history, instance, json, kernel, kinds, log, metrics, privileges, redact, socket, tables",
+            ": found a list; write its settings indented below it: environment, files, filters, history, instance, json, kernel, kinds, log, metrics, privileges, redact, socket, tables",
         ),
         ("kinds: process.exec", r#"kinds: found "process.exec"; write a list: [process.exec]"#),
         (
@@ -549,6 +553,50 @@ mod tests {
         (
             "redact: {patterns: [{name: pin, regex: 'a('}]}",
             r#"redact.patterns[0].regex: in "pin": the regular expression is wrong from "(" on (character 2): unclosed group; put "\" before a character that stands for itself"#,
+        ),
+        (
+            "redact: {patterns: [a]}",
+            r#"redact.patterns[0]: found "a"; write its settings indented below it: name, regex"#,
+        ),
+        // policies
+        ("watch: []", r#"watch: unknown setting "watch" in this place; it belongs below "files:""#),
+        (
+            "files: {watch: [{name: a, paths: [/a], recursiv: true}]}",
+            r#"files.watch[0].recursiv: unknown name "recursiv"; did you mean "recursive"?"#,
+        ),
+        (
+            "files: {watch: [{name: a}]}",
+            r#"files.watch[0]: "paths" is missing; add it, such as paths: [/etc/nginx]"#,
+        ),
+        (
+            "files: {watch: [{name: a, paths: []}]}",
+            r#"files.watch[0].paths: in "a": the list is empty; write at least one part, such as [/etc/nginx]"#,
+        ),
+        (
+            "files: {watch: [{name: a, paths: /a}]}",
+            r#"files.watch[0].paths: in "a": found "/a"; write a list: [/a]"#,
+        ),
+        (
+            "files: {watch: [{name: web, paths: [/a, '~/b']}]}",
+            r#"files.watch[0].paths[1]: in "web": "~/b": "~" is the home of nobody here; write /root, or /home/* for all users"#,
+        ),
+        (
+            "files: {watch: [{name: web, paths: [/a], ignore: ['[^b]']}]}",
+            r#"files.watch[0].ignore[0]: in "web": "[^b]": a set of what must not be there begins with "!"; write "[!" instead of "[^""#,
+        ),
+        (
+            "files: {watch: [{name: web, paths: [/a], operations: [attr]}]}",
+            r#"files.watch[0].operations[0]: in "web": found "attr"; did you mean attributes? Write one of change, all, open, read, create, modify, close, delete, rename, link, attributes, truncate, copy, mkdir, rmdir"#,
+        ),
+        (
+            "files: {watch: [{name: web, paths: [/a], operations: [read, read]}]}",
+            r#"files.watch[0].operations: in "web": "read" is there more than once; remove the others"#,
+        ),
+        ("files: {fold: 2m}", "files.fold: 2m is too large; write at most 1m, or 0"),
+        ("files: {directories: 1}", "files.directories: 1 is too small; write at least 16"),
+        (
+            "kernel: {file_ring_size: 12MiB}",
+            "kernel.file_ring_size: 12MiB is not a power of two; write 8MiB or 16MiB",
         ),
     ];
 

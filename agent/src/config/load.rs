@@ -21,6 +21,7 @@ use super::{
     check::{Checker, Finding, escaped, readable},
     error::{Errors, Place, Problem, for_shell},
     model::{Compress, Config},
+    policies::policies_fault,
     schema::{is_section, shape_at},
     shape::{Host, fits_everything},
     yaml::{self, Data, Node, Position},
@@ -463,6 +464,10 @@ const CONTRADICTIONS: &[Contradiction] = &[
         },
     },
     Contradiction {
+        settings: &["files.watch", "files.defaults"],
+        fault: |config, _| policies_fault(&config.files),
+    },
+    Contradiction {
         settings: &["json.keep", "json.rotate_size", "json.rotate_age"],
         fault: |Config { json, .. }, _| {
             let rotates = json.rotate_size.bytes() != 0 || !json.rotate_age.is_zero();
@@ -606,6 +611,7 @@ mod tests {
         super::{model::Level, render, shape::tests::host},
         *,
     };
+    use crate::files::policy::{self, MAX_POLICIES};
 
     /// A folder with a configuration in it.
     struct Folder(TempDir);
@@ -781,6 +787,10 @@ mod tests {
                 "4:3: filters[2]: this rule never counts, as filters[1] fits every event; put it above that, or remove it",
             ),
             (
+                "files:\n  watch:\n  - {name: a, paths: [/a]}\n  - {paths: [/b], name: a}",
+                "4:19: files.watch[1].name: files.watch[0] has the name \"a\" already; give each a name of its own",
+            ),
+            (
                 "json: {keep: 0}",
                 "1:8: json.keep: with 0 a file is lost as soon as it is rotated; write at least 1, or turn rotation off with rotate_size: 0 and rotate_age: 0",
             ),
@@ -808,12 +818,50 @@ mod tests {
     }
 
     #[test]
+    fn there_may_be_so_many_policies_and_no_more() {
+        let own = |count: usize| -> String {
+            let policy = |index| format!("  - {{name: p{index}, paths: [/p]}}\n");
+            (0..count).map(policy).collect()
+        };
+        let load = |text: &str| load_text(Path::new("/a.yaml"), text, host());
+        let room = MAX_POLICIES - policy::defaults().len();
+        load(&format!("files:\n  watch:\n{}", own(room))).unwrap();
+        load(&format!("files:\n  defaults: false\n  watch:\n{}", own(MAX_POLICIES))).unwrap();
+        let said = load(&format!("files:\n  watch:\n{}", own(room + 1))).unwrap_err().to_string();
+        let expected = format!(
+            "/a.yaml:2:3: files.watch: with those that the agent comes with there are more than {MAX_POLICIES} \
+             policies; put paths that are watched alike into one, or write defaults: false"
+        );
+        assert_eq!(said.lines().next(), Some(&*expected));
+    }
+
+    #[test]
+    fn all_that_is_wrong_with_policies_is_told_with_its_place() {
+        let text = "files:\n  watch:\n    - name: a\n      paths:\n        - /a\n        - b\n      operations: [reed]\n    - {name: c, paths: ['/proc/*/m*']}\n";
+        let said = load_text(Path::new("/a.yaml"), text, host()).unwrap_err().to_string();
+        let places: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("/a.yaml:")).collect();
+        assert_eq!(
+            places
+                .iter()
+                .map(|place| place.split(": ").take(3).collect::<Vec<_>>().join(": "))
+                .collect::<Vec<_>>(),
+            [
+                "6:11: files.watch[0].paths[1]: in \"a\"",
+                "7:20: files.watch[0].operations[0]: in \"a\"",
+                "8:25: files.watch[1].paths[0]: in \"c\"",
+            ]
+        );
+    }
+
+    #[test]
     fn settings_that_go_together_are_taken() {
         for text in [
             "json: {keep: 0, rotate_size: 0, rotate_age: 0}",
             "json: {file: /a}\nsocket: {path: /a, enabled: false}",
             "filters: [{keep: {user: root}}, {drop: {}}]",
             "tables: {processes: 300, ended_processes: 300}",
+            "files: {watch: [{name: etc, paths: [/etc/nginx]}]}",
+            "files: {defaults: false}",
         ] {
             load_text(Path::new("/a.yaml"), text, host()).unwrap();
         }
@@ -952,7 +1000,7 @@ mod tests {
             value in prop::sample::select(vec![
                 "", "0", "1", "-1", "4294967296", "1e300", "1.5", "true", "''", "' '", "x", "'*'", "/x", "/x/", "1MiB", "2s",
                 "[]", "[x]", "[[]]", "{}", "{x: y}", "[{}]", "[{drop: {}}]", "[{drop: }]", "[{drop: {user: 1}}]", "[{drop: {exe: }}]",
-                "[{name: a, regex: b}]", "[{name: '', regex: '['}]", "debug", "gzip", "\"\\0\"", "'1:1'", "99999999999999999999",
+                "[{name: a, regex: b}]", "[{name: a, paths: [/a]}]", "[{name: a, paths: ['/[']}]", "[{name: '', regex: '['}]", "debug", "gzip", "\"\\0\"", "'1:1'", "99999999999999999999",
             ]),
         ) {
             let text = full();

@@ -8,6 +8,7 @@ mod check;
 mod error;
 mod load;
 mod model;
+mod policies;
 mod render;
 mod schema;
 mod shape;
@@ -18,9 +19,10 @@ mod yaml;
 pub use error::{Errors, Problem};
 pub use load::{DEFAULT_FILE, Flag, Loaded, Location, Origin, load};
 pub use model::{
-    Compress, Config, Json, Kernel, Level, Match, Metrics, OneOrMany, Pattern, Privileges, Redact, Rule,
-    Socket, Tables, TextOrNumber,
+    Compress, Config, Files, Json, Kernel, Level, Match, Metrics, OneOrMany, Pattern, Privileges, Redact,
+    Rule, Socket, Tables, TextOrNumber, Watch,
 };
+pub use policies::markdown as policies_markdown;
 pub use render::{example, markdown, needs_restart, show};
 pub use schema::schema;
 pub use units::{Period, Size, UnitError};

@@ -13,6 +13,7 @@ use super::{
     shape,
     units::{Period, Size},
 };
+use crate::files::policy::{self, PolicySpec};
 
 /// All settings of the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -46,6 +47,10 @@ pub struct Config {
 
     /// Masking of secrets in arguments and in recorded environment variables.
     pub redact: Redact,
+
+    /// Which files are watched, and how much is recorded of them. Whether events of files are recorded at all,
+    /// and which kinds of these, is up to `kinds`.
+    pub files: Files,
 
     /// Events as lines of JSON, in a file that is rotated or on standard output.
     pub json: Json,
@@ -179,6 +184,79 @@ pub struct Pattern {
     pub regex: String,
 }
 
+/// Which files are watched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Files {
+    /// Whether the policies that the agent comes with hold besides those of `watch`. They cover accounts, ssh,
+    /// what runs at a start or a login, programs and libraries, secrets, and `/etc`; `docs/watch-policies.md`
+    /// has each of them.
+    pub defaults: bool,
+    /// Policies of your own: paths, and which operations on them are recorded. Nothing is recorded of a file
+    /// that no policy covers, but for `all`.
+    ///
+    /// The first policy that covers the path, has the operation and does not ignore the file names the event.
+    /// Those that stand here come first, in their order, then those that the agent comes with. A policy with
+    /// the name of one of these replaces it, and comes first as well.
+    ///
+    /// ```yaml
+    /// watch:
+    ///   - {name: web server, paths: [/etc/nginx], recursive: true, ignore: ["*.swp"]}
+    ///   - name: customers
+    ///     paths: ["/srv/*/invoices", "/srv/**/*.key"]
+    ///     operations: [read, change]
+    ///     containers: true
+    /// ```
+    #[schemars(schema_with = "shape::watch")]
+    pub watch: Vec<Watch>,
+    /// Whether the files that no policy covers are recorded too, wherever they are. That is a flood of
+    /// events on a busy host; `kinds` and `filters` make it less.
+    pub all: bool,
+    /// Whether opens that failed are recorded too, with the error.
+    pub failed: bool,
+    /// Repeats of an operation by the same process on the same file within this time become one event with
+    /// their count. `0`: each is an event.
+    #[schemars(extend("x-range" = {"most": "1m", "zero": true}))]
+    pub fold: Period,
+    /// Directories that are watched at a time, each with a mark (fanotify). It bounds the memory for that, in
+    /// the kernel too; what policies cover beyond it is not watched.
+    #[schemars(range(min = 16, max = 1_000_000))]
+    pub directories: u32,
+}
+
+/// Paths, and which operations on them are recorded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "a policy")]
+pub struct Watch {
+    /// What to call it, in events. Each policy has a name of its own.
+    #[schemars(schema_with = "shape::policy_name")]
+    pub name: String,
+    /// Absolute paths, or globs over such. `*`, `?`, `[abc]` and `[!a-z]` are within a name, and a name that
+    /// begins with a dot is like any other; `**` alone between slashes is any number of directories. `\` goes
+    /// before a character that stands for itself. A file need not be there yet. A path covers the file or
+    /// directory, and the direct entries of a directory.
+    #[schemars(schema_with = "shape::watch_paths")]
+    pub paths: Vec<String>,
+    /// Whether the paths cover all that is below a directory, at any depth. Without it they do not.
+    #[serde(default)]
+    pub recursive: bool,
+    /// What the policy leaves out: globs over names of files, or with a `/` over whole paths. Policies that
+    /// come after it may cover that all the same.
+    #[serde(default)]
+    #[schemars(schema_with = "shape::watch_ignore")]
+    pub ignore: Vec<String>,
+    /// Operations that are recorded. `change` is all after which something is not as it was, `all` is all there
+    /// are; without it `change`. What each is stands in `docs/watch-policies.md`.
+    #[serde(default = "Watch::usual_operations")]
+    #[schemars(schema_with = "shape::watch_operations")]
+    pub operations: Vec<String>,
+    /// Whether it holds in containers too, for the paths that these see. Without it the host's files alone
+    /// are covered.
+    #[serde(default)]
+    pub containers: bool,
+}
+
 /// Events as lines of JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -247,6 +325,11 @@ pub struct Kernel {
     #[schemars(extend("x-range" = {"least": "1MiB", "most": "1GiB", "power_of_two": true}))]
     #[schemars(extend("x-restart" = true))]
     pub ring_size: Size,
+    /// Ring buffer for events of files, which are so many at times that others should not have to wait behind
+    /// them. It takes this much memory.
+    #[schemars(extend("x-range" = {"least": "1MiB", "most": "1GiB", "power_of_two": true}))]
+    #[schemars(extend("x-restart" = true))]
+    pub file_ring_size: Size,
     /// What the kernel programs say of themselves in the agent's log: this and what is graver. It slows them
     /// down; for finding faults.
     #[schemars(extend("x-restart" = true))]
@@ -310,6 +393,7 @@ impl Default for Config {
             filters: Vec::new(),
             environment: texts(&["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "GLIBC_TUNABLES"]),
             redact: Redact::default(),
+            files: Files::default(),
             json: Json::default(),
             socket: Socket::default(),
             history: Size::from_mib(2),
@@ -387,6 +471,35 @@ impl JsonSchema for Rule {
     }
 }
 
+// === impl Files ===
+
+impl Files {
+    /// The policies that hold, in the order in which they are asked: those of the configuration, then those
+    /// that the agent comes with and that none of the configuration replaces.
+    #[must_use]
+    pub fn policies(&self) -> Vec<PolicySpec> {
+        let is_replaced = |shipped: &PolicySpec| self.watch.iter().any(|own| own.name == shipped.name);
+        let shipped = if self.defaults { policy::defaults() } else { Vec::new() };
+        let shipped = shipped.into_iter().filter(|shipped| !is_replaced(shipped));
+        self.watch.iter().map(PolicySpec::from).chain(shipped).collect()
+    }
+}
+
+// === impl Watch ===
+
+impl Watch {
+    fn usual_operations() -> Vec<String> {
+        vec!["change".to_owned()]
+    }
+}
+
+impl From<&Watch> for PolicySpec {
+    fn from(watch: &Watch) -> Self {
+        let Watch { name, paths, recursive, ignore, operations, containers } = watch.clone();
+        Self { name, paths, recursive, ignore, operations, containers }
+    }
+}
+
 // === impl OneOrMany ===
 
 impl OneOrMany {
@@ -411,6 +524,19 @@ impl Default for Redact {
     }
 }
 
+impl Default for Files {
+    fn default() -> Self {
+        Self {
+            defaults: true,
+            watch: Vec::new(),
+            all: false,
+            failed: false,
+            fold: Period::from_secs(2),
+            directories: 20_000,
+        }
+    }
+}
+
 impl Default for Json {
     fn default() -> Self {
         Self {
@@ -431,7 +557,7 @@ impl Default for Socket {
 
 impl Default for Kernel {
     fn default() -> Self {
-        Self { ring_size: Size::from_mib(4), log: Level::Off }
+        Self { ring_size: Size::from_mib(4), file_ring_size: Size::from_mib(8), log: Level::Off }
     }
 }
 
@@ -492,6 +618,51 @@ mod tests {
         assert_eq!(config.socket_path(), PathBuf::from("/run/nightjar/b-2.sock"));
         config.socket.path = Some("/x".into());
         assert_eq!(config.socket_path(), PathBuf::from("/x"));
+    }
+
+    /// Names of the policies that hold, with these in the configuration.
+    fn policies(files: &str) -> Vec<String> {
+        let files: Files = serde_json::from_str(files).unwrap();
+        files.policies().into_iter().map(|policy| policy.name).collect()
+    }
+
+    #[test]
+    fn policies_of_the_configuration_come_before_those_of_the_agent() {
+        let shipped: Vec<_> = policy::defaults().into_iter().map(|policy| policy.name).collect();
+        assert_eq!(policies("{}"), shipped);
+        let own = r#"{"name":"b","paths":["/b"]},{"name":"a","paths":["/a"]}"#;
+        assert_eq!(
+            policies(&format!(r#"{{"watch":[{own}]}}"#)),
+            [&["b", "a"].map(String::from), &*shipped].concat()
+        );
+        assert_eq!(policies(&format!(r#"{{"defaults":false,"watch":[{own}]}}"#)), ["b", "a"]);
+        assert_eq!(policies(r#"{"defaults":false}"#), [""; 0]);
+    }
+
+    #[test]
+    fn a_policy_with_the_name_of_one_of_the_agent_replaces_it() {
+        let files = r#"{"watch":[{"name":"etc","paths":["/etc/nginx"],"operations":["read"]}]}"#;
+        let files: Files = serde_json::from_str(files).unwrap();
+        let policies = files.policies();
+        assert_eq!(policies.len(), policy::defaults().len());
+        let named: Vec<_> = policies.iter().filter(|policy| policy.name == "etc").collect();
+        assert_eq!(named, [&policies[0]]);
+        assert_eq!(
+            (&policies[0].paths[..], &policies[0].operations[..]),
+            (&["/etc/nginx".to_owned()][..], &["read".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn a_policy_is_about_changes_on_the_host_unless_it_says_otherwise() {
+        let watch: Watch = serde_json::from_str(r#"{"name":"a","paths":["/a"]}"#).unwrap();
+        let expected = PolicySpec {
+            name: "a".to_owned(),
+            paths: vec!["/a".to_owned()],
+            operations: vec!["change".to_owned()],
+            ..PolicySpec::default()
+        };
+        assert_eq!(PolicySpec::from(&watch), expected);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{
     error::Errors,
     load::{DEFAULT_FILE, Loaded, Origin, load_text},
     model::Config,
+    policies,
     schema::{Setting, kind_of_value, ordered, schema, settings, words},
     shape::Host,
     yaml::{self, Data, Node},
@@ -167,6 +168,9 @@ pub fn markdown(known_kinds: &[&str]) -> String {
         if path == "kinds" {
             let kinds: Vec<_> = known_kinds.iter().map(|kind| format!("`{kind}`")).collect();
             push(&mut text, format_args!("\nKinds: {}.\n", kinds.join(", ")));
+        }
+        if path == "files.defaults" {
+            push(&mut text, format_args!("\nPolicies: {}.\n", policies::links().join(", ")));
         }
     }
     text
@@ -399,6 +403,7 @@ mod tests {
             "redact: {patterns: [{name: \"a: #b\", regex: '\\d{3}\"'}], names: ['*no', 'no']}\nhistory: 1000",
             "filters: [{keep: {user: [0, '0', \"\\u2028é\"], container: '123'}}, {drop: {}}]",
             "json: {file: '-', rotate_size: 0, rotate_age: 0}\nmetrics: {listen: '[::1]:9464'}",
+            "files: {watch: [{name: 'a: b', paths: ['/*/[x]', '/\\\\#'], ignore: ['*~']}], fold: 1500ms}",
         ] {
             let first = loaded(text);
             assert_eq!(loaded(&show(&first, false)).config, first.config, "{}", show(&first, false));
@@ -426,10 +431,11 @@ mod tests {
         for part in [
             "/etc/nightjar/nightjar.yaml:1:1: unknown setting \"kind\"; did you mean \"kinds\"?\n    kind: [process.exec]\n",
             "/etc/nightjar/nightjar.yaml:6:14: kernel.ring_size: 3MiB is not a power of two; write 2MiB or 4MiB\n",
-            "  ring_size: 8MiB                                # /etc/nightjar/nightjar.yaml:2\n  log: off ",
+            "  ring_size: 8MiB                                # /etc/nightjar/nightjar.yaml:2\n  file_ring_size: 8MiB ",
             "A size from 1MiB to 1GiB, a power of two; default: `4MiB`. Counts from the next start on.\n",
             "Kinds: `process.exec`, `process.exit`, `process.fork`.",
             "- `exe`: Path of the program",
+            "Policies: [`preload`](watch-policies.md#preload), ",
         ] {
             assert!(page.contains(part), "{part}\n{page}");
         }

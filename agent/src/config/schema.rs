@@ -225,6 +225,7 @@ mod tests {
                 "socket.path",
                 "socket.group",
                 "kernel.ring_size",
+                "kernel.file_ring_size",
                 "kernel.log",
                 "tables.processes",
                 "tables.process_memory",
@@ -250,6 +251,8 @@ mod tests {
             ("/redact/patterns", "a list of at most 100, each part a pattern"),
             ("/filters/0/drop/user", "a user's name or number, or a glob over names, or a list of such"),
             ("/metrics/listen", "an address with a port"),
+            ("/files/watch", "a list of at most 64, each part a policy"),
+            ("/files/fold", "a span of time up to 1m, or 0"),
         ] {
             assert_eq!(kind_of_value(shape_at(&schema, pointer)), expected, "{pointer}");
         }

@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 use wildmatch::WildMatch;
 
 use super::{
-    model::{Match, Pattern, Rule, without_not},
+    model::{Match, Pattern, Rule, Watch, without_not},
+    policies::{OPERATIONS, ignore_fault, path_fault as watched_path_fault},
     text::{nearest, quoted, shortened},
 };
+use crate::files::policy::MAX_POLICIES;
 
 /// The most bytes of a text: as long as a path may be.
 const LONGEST_TEXT: usize = 4096;
@@ -126,6 +128,27 @@ pub(super) const TEXTS: &[Text] = &[
         fault: |regex, _| regex_fault(regex),
     },
     Text {
+        check: "policy-name",
+        is: "a name",
+        example: "web server",
+        pattern: Some("^\\S"),
+        fault: |name, _| empty_fault(name.trim()),
+    },
+    Text {
+        check: "watched-path",
+        is: "an absolute path or a glob over paths",
+        example: "/etc/nginx",
+        pattern: Some("^/"),
+        fault: |glob, _| watched_path_fault(glob),
+    },
+    Text {
+        check: "ignored",
+        is: "a glob over names of files or over whole paths",
+        example: "*.swp",
+        pattern: Some("^(/.*|[^/]+)$"),
+        fault: |glob, _| ignore_fault(glob),
+    },
+    Text {
         check: "json-file",
         is: "an absolute path or \"-\"",
         example: "/var/log/nightjar/events.json",
@@ -200,6 +223,23 @@ shapes! {
     };
     pattern_name = |_| schema(text("pattern-name"));
     regex = |_| schema(text("regex"));
+    watch = |generator| {
+        let policy = generator.subschema_for::<Watch>().to_value();
+        let example = json!({"name": "web server", "paths": ["/etc/nginx"], "recursive": true});
+        list(&policy, &json!({"maxItems": MAX_POLICIES, "examples": [[example]]}))
+    };
+    policy_name = |_| schema(text("policy-name"));
+    watch_paths = |_| {
+        list(&text("watched-path"), &json!({"minItems": 1, "maxItems": 1000, "examples": [["/etc/nginx"]]}))
+    };
+    watch_ignore = |_| list(&text("ignored"), &json!({"maxItems": 1000, "examples": [["*.swp"]]}));
+    watch_operations = |_| {
+        let word = |(word, means): &(&str, &str)| json!({"const": word, "description": means});
+        let words: Vec<_> = OPERATIONS.iter().map(word).collect();
+        let operation = json!({"type": "string", "title": "an operation", "oneOf": words});
+        let most = OPERATIONS.len();
+        list(&operation, &json!({"minItems": 1, "maxItems": most, "uniqueItems": true, "examples": [["read", "change"]]}))
+    };
     match_kind = |_| one_or_many(text("kind"));
     match_exe = |_| one_or_many(text("exe"));
     match_user = |_| {
@@ -504,6 +544,9 @@ pub(super) mod tests {
             ("variable", "_"),
             ("flag", "-pin"),
             ("name", "PIN_*"),
+            ("watched-path", "/home/*/.ssh/**"),
+            ("ignored", "*~"),
+            ("ignored", "/**/cache/**"),
             ("json-file", "-"),
             ("regex", "(?i)token-[a-z]+"),
             ("address", "[::1]:9464"),
@@ -608,6 +651,25 @@ pub(super) mod tests {
             "the regular expression fits no text at all, so it fits everywhere; write \"+\" for \"*\"",
         ),
         ("regex", "(a{1000}){1000}", "the regular expression is too large; write smaller numbers in its {}"),
+        ("policy-name", " ", "the text is empty; write something, or leave the setting out"),
+        ("watched-path", "etc/nginx", r#""etc/nginx" is not absolute; write it from the root: /etc/nginx"#),
+        ("watched-path", "", r#""" is empty; write an absolute path, or leave it out"#),
+        (
+            "watched-path",
+            "/srv/**.key",
+            r#""/srv/**.key": "**" stands for whole components only; write "*" for a part of a name, or "**/*" for names at any depth"#,
+        ),
+        (
+            "watched-path",
+            "/srv/[a",
+            r#""/srv/[a": the "[" is not closed; write "]" after it, or "\[" for a name with that character"#,
+        ),
+        ("watched-path", "\u{1b}", r#""\u{1b}" is not absolute; write it from the root: /\u{1b}"#),
+        (
+            "ignored",
+            "cache/x",
+            r#""cache/x" has a "/" but is not absolute; write the whole path, as in /srv/cache/x or /**/cache/x, or a file name alone"#,
+        ),
         (
             "json-file",
             "events.json",

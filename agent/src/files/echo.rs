@@ -65,11 +65,6 @@ impl Echo {
         let read = Instant::now();
         Self { class, pid, path, target: Vec::new(), is_directory, time, read, confirmed: false }
     }
-
-    /// The path that it is known by: of a rename the new one if there is one.
-    fn key(&self) -> &[u8] {
-        if self.target.is_empty() { &self.path } else { &self.target }
-    }
 }
 
 // === impl Echoes ===

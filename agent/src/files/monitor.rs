@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     describe::{self, NameSource},
-    echo::{Class, Echo, Echoes, file_name, parent},
+    echo::{Class, Echo, Echoes, parent},
     fanotify::{Buffer, Event, FanotifyError, Group, Handle, Mask, Notice, Queue},
     policy::{Operation, Policies, Policy},
     resolve::{self, Limits, Resolution, Root},
@@ -161,7 +161,7 @@ impl Monitor {
             controls,
             buffer: Some(Buffer::default()),
             groups,
-            tree: Tree { most: MOST_FILES, ..Tree::default() },
+            tree: Tree::of(MOST_FILES),
             echoes: Echoes::default(),
             sessions: Sessions::default(),
             copies: HashMap::new(),

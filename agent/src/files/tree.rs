@@ -49,7 +49,7 @@ pub(super) struct Tree {
     /// By the hash of the path as policies see it.
     known: HashMap<u64, Known>,
     /// Most files of which attributes are kept.
-    pub(super) most: usize,
+    most: usize,
 }
 
 /// A hash that nobody can find collisions of.
@@ -88,6 +88,11 @@ impl Known {
 // === impl Tree ===
 
 impl Tree {
+    /// An empty one that keeps attributes of so many files.
+    pub(super) fn of(most: usize) -> Self {
+        Self { most, ..Self::default() }
+    }
+
     /// A marked directory by the handle of a notification.
     pub(super) fn directory(&self, handle: HandleRef<'_>) -> Option<&Marked> {
         self.marked.get(handle.as_bytes())

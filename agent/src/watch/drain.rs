@@ -357,8 +357,10 @@ impl Drain {
         self.drain();
         let Change { asked, settings, files, file, history, sensors, programs } = change;
         self.pipeline.ask(asked);
-        if let (Some(monitor), Some(options)) = (self.pipeline.files(), files) {
-            monitor.configure(options);
+        match (self.pipeline.files(), files) {
+            (Some(monitor), Some(options)) => monitor.configure(options),
+            (None, Some(_)) => warn!("files are watched from the agent's next start on"),
+            (_, None) => {}
         }
         if let Err(error) = self.controls.forget() {
             error!("the kernel programs may leave out what is wanted again: {error}; restart the agent");
