@@ -21,7 +21,7 @@ use nightjar_abi::{
 use crate::{
     file_open::describe,
     globals,
-    kernel::{Access, Copied, Probed, Ptr, Typed, bound},
+    kernel::{Access, Copied, Probed, Ptr, Typed, bound, opaque},
     path,
     send::{Claim, Count, Scratch},
     settings, syscall,
@@ -255,13 +255,14 @@ fn find<A: Access>(
         // `AT_EMPTY_PATH`: the descriptor itself is meant.
         what = if first == 0 && fd != 0 { operand::FILE } else { operand::NAME };
     }
-    // What the name starts from.
+    // What the name starts from. Opaque: the compiler would make one load of what are loads through pointers of
+    // different kinds, which the verifier does not take.
     let (dentry, mount) = if what == operand::NAME && (is_absolute || descriptor == AT_FDCWD) {
         let Some(fs) = task.follow(TASK_FS) else { return };
         if is_absolute {
-            (fs.address_in(FS_ROOT_DENTRY), fs.address_in(FS_ROOT_MNT))
+            (opaque(fs.address_in(FS_ROOT_DENTRY)), opaque(fs.address_in(FS_ROOT_MNT)))
         } else {
-            (fs.address_in(FS_PWD_DENTRY), fs.address_in(FS_PWD_MNT))
+            (opaque(fs.address_in(FS_PWD_DENTRY)), opaque(fs.address_in(FS_PWD_MNT)))
         }
     } else {
         // SAFETY: the map's own memory.
@@ -269,7 +270,7 @@ fn find<A: Access>(
         let Some(file) = Copied::<File>::read(copy, watch::file_of(task, descriptor as u32 as u64)) else {
             return;
         };
-        (file.address_in(FILE_DENTRY), file.address_in(FILE_MNT))
+        (opaque(file.address_in(FILE_DENTRY)), opaque(file.address_in(FILE_MNT)))
     };
     let Some(node) = Ptr::<Dentry, Probed>::new(dentry as *const u8) else { return };
     // SAFETY: the map's own memory.

@@ -300,7 +300,9 @@ fn file_controls(ebpf: &mut Ebpf) -> Result<FileControls, KernelError> {
         let map = ebpf.take_map(name).ok_or(KernelError::Object(name))?;
         T::try_from(map).map_err(|error| KernelError::Map(name, error))
     }
-    let mut calls: Array<MapData, [u64; CallShape::WORDS]> = map(ebpf, "CALLS")?;
+    let calls = ebpf.map_mut("CALLS").ok_or(KernelError::Object("CALLS"))?;
+    let mut calls: Array<&mut MapData, [u64; CallShape::WORDS]> =
+        Array::try_from(calls).map_err(|error| KernelError::Map("CALLS", error))?;
     for (number, shape) in shapes() {
         calls.set(number, shape, 0).map_err(|error| KernelError::Map("CALLS", error))?;
     }
