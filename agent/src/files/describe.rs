@@ -184,7 +184,8 @@ pub(super) fn differences(
 pub(super) fn content(known: Known) -> v1::FileAttributes {
     v1::FileAttributes {
         size: Some(known.size),
-        modified: Some(time(known.modified)),
+        // Of a file that is just being made it is not known.
+        modified: (known.modified != 0).then(|| time(known.modified)),
         ..v1::FileAttributes::default()
     }
 }

@@ -87,31 +87,37 @@ impl Echoes {
         self.opens.insert((pid, hash(path)), until);
     }
 
-    /// The notification that a record of a process goes with: of this path, or else of this file name, or else the
-    /// only one of the kind. The last is how a name is found out that was changed during the call.
-    pub(super) fn confirm(&mut self, class: Class, pid: u32, path: &[u8], by_name: bool) -> Option<Echo> {
-        let exact = self.by_path.get(&(pid, class, hash(path)));
-        let number = exact.or_else(|| {
-            let named = self.by_name.get(&(pid, class, hash(file_name(path))));
-            named.filter(|_| by_name)
-        });
-        let number = match number {
-            Some(number) => Some(*number),
-            None if by_name => self.only_one(class, pid),
-            None => None,
-        }?;
+    /// The notification of this path that a record of a process goes with.
+    pub(super) fn confirm(&mut self, class: Class, pid: u32, path: &[u8]) -> Option<Echo> {
+        let number = *self.by_path.get(&(pid, class, hash(path)))?;
+        self.take(number)
+    }
+
+    /// The notification that goes with a record whose path leads over symbolic links: of the same file name.
+    pub(super) fn confirm_by_name(&mut self, class: Class, pid: u32, path: &[u8]) -> Option<Echo> {
+        let number = *self.by_name.get(&(pid, class, hash(file_name(path))))?;
+        self.take(number)
+    }
+
+    /// The notification that goes with a record whose name was changed during the call: the only one there is.
+    pub(super) fn confirm_only(&mut self, class: Class, pid: u32, is_directory: bool) -> Option<Echo> {
+        let latest = self.waiting.iter().enumerate().rev().take(LOOKS);
+        let fits = |echo: &Echo| {
+            echo.pid == pid && echo.class == class && echo.is_directory == is_directory && !echo.confirmed
+        };
+        let mut fitting = latest.filter(|(_, echo)| fits(echo));
+        let (index, _) = fitting.next()?;
+        if fitting.next().is_some() {
+            return None;
+        }
+        self.take(self.first + index as u64)
+    }
+
+    fn take(&mut self, number: u64) -> Option<Echo> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
         let echo = self.waiting.get_mut(index)?;
         echo.confirmed = true;
         Some(echo.clone())
-    }
-
-    fn only_one(&self, class: Class, pid: u32) -> Option<u64> {
-        let latest = self.waiting.iter().enumerate().rev().take(LOOKS);
-        let mut fitting =
-            latest.filter(|(_, echo)| echo.pid == pid && echo.class == class && !echo.confirmed);
-        let (index, _) = fitting.next()?;
-        fitting.next().is_none().then_some(self.first + index as u64)
     }
 
     /// Those that no record came for in time.
@@ -181,9 +187,9 @@ mod tests {
         let mut echoes = Echoes::default();
         echoes.push(echo(Class::Delete, "/etc/a"));
         echoes.push(echo(Class::Delete, "/etc/b"));
-        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", true).is_some());
+        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a").is_some());
         // Equal ones are merged: it may go with a second record.
-        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", true).is_some());
+        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a").is_some());
         assert_eq!(expired(&mut echoes), [b"/etc/b"]);
         assert!(echoes.is_empty() && echoes.by_path.is_empty() && echoes.by_name.is_empty());
     }
@@ -193,22 +199,25 @@ mod tests {
         let mut echoes = Echoes::default();
         echoes.push(echo(Class::Delete, "/etc/x/a"));
         echoes.push(echo(Class::Delete, "/etc/y/b"));
-        let found = echoes.confirm(Class::Delete, 7, b"/link/b", true).unwrap();
+        let found = echoes.confirm_by_name(Class::Delete, 7, b"/link/b").unwrap();
         assert_eq!(found.path, b"/etc/y/b");
-        assert!(echoes.confirm(Class::Create, 7, b"/link/b", true).is_none());
+        assert!(echoes.confirm_by_name(Class::Create, 7, b"/link/b").is_none());
     }
 
     #[test]
     fn a_name_that_was_changed_during_the_call_is_found_out_if_there_is_no_doubt() {
         let mut echoes = Echoes::default();
         echoes.push(echo(Class::Delete, "/etc/true"));
-        assert_eq!(echoes.confirm(Class::Delete, 7, b"/etc/false", true).unwrap().path, b"/etc/true");
+        assert_eq!(echoes.confirm_only(Class::Delete, 7, false).unwrap().path, b"/etc/true");
+        assert!(echoes.confirm_only(Class::Delete, 7, false).is_none(), "it goes with one alone");
 
         let mut echoes = Echoes::default();
         echoes.push(echo(Class::Delete, "/etc/1"));
         echoes.push(echo(Class::Delete, "/etc/2"));
-        assert!(echoes.confirm(Class::Delete, 7, b"/etc/3", true).is_none());
-        assert!(echoes.confirm(Class::Delete, 8, b"/etc/1", true).is_none(), "of another process");
+        assert!(echoes.confirm_only(Class::Delete, 7, false).is_none());
+        assert!(echoes.confirm(Class::Delete, 8, b"/etc/1").is_none(), "of another process");
+        assert!(echoes.confirm(Class::Delete, 7, b"/etc/1").is_some());
+        assert!(echoes.confirm_only(Class::Delete, 7, true).is_none(), "no directory");
     }
 
     #[test]
@@ -227,7 +236,7 @@ mod tests {
             let mut rename = echo(Class::Rename, "/etc/old");
             rename.target = b"/etc/new".to_vec();
             echoes.push(rename);
-            assert_eq!(echoes.confirm(Class::Rename, 7, name.as_bytes(), true).unwrap().target, b"/etc/new");
+            assert_eq!(echoes.confirm(Class::Rename, 7, name.as_bytes()).unwrap().target, b"/etc/new");
         }
     }
 }

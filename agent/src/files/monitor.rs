@@ -1,7 +1,7 @@
 //! Records and notifications to file events.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
     os::{fd::AsFd as _, unix::ffi::{OsStrExt as _, OsStringExt as _}},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -37,6 +37,10 @@ const GROUPS: usize = 4;
 const SETTLE: Duration = Duration::from_millis(200);
 /// How long a copy is added up after its last part.
 const COPY_PAUSE: Duration = Duration::from_millis(500);
+/// How long records are waited for of what was found in a new directory.
+const FOUND_PAUSE: Duration = Duration::from_millis(500);
+/// How many files that have come to be are remembered before those of long ago are forgotten.
+const MOST_RECENT: usize = 4096;
 /// The most copies that are added up at a time.
 const MOST_COPIES: usize = 4096;
 /// The most files of which attributes are kept.
@@ -91,6 +95,13 @@ struct First {
     time: u64,
 }
 
+/// A file that has come to be.
+struct Recent {
+    when: Instant,
+    pid: u32,
+    changed: bool,
+}
+
 /// A copy that is added up.
 struct Copying {
     info: Box<TaskInfo>,
@@ -114,6 +125,11 @@ pub struct Monitor {
     folds: HashMap<FoldKey, Option<Box<First>>>,
     next_window: Instant,
     acts: Vec<Act>,
+    /// Files that were found in directories that are new, and may have been made before those were watched.
+    found: VecDeque<(Instant, Vec<u8>)>,
+    /// Files that have come to be just now, by the hash of their path: when, by whom, and whether a change was told
+    /// since.
+    recent: HashMap<u64, Recent>,
     /// Places in `WATCHED`, with the generation that they are of.
     places: HashMap<WatchKey, u64>,
     generation: u64,
@@ -169,6 +185,8 @@ impl Monitor {
             folds: HashMap::new(),
             next_window: Instant::now(),
             acts: Vec::new(),
+            found: VecDeque::new(),
+            recent: HashMap::new(),
             places: HashMap::new(),
             generation: 0,
             last_read: 0,
@@ -283,7 +301,7 @@ impl Monitor {
             let Some(handle) = self.mark(&object, &mark.path, mark.is_directory, mask) else { continue };
             let names = std::iter::once(&mark.canonical).chain(&mark.aliases).map(|name| bytes_of(name)).collect();
             let generation = self.generation;
-            self.tree.marked.insert(handle, Marked { path: mark.path, names, mask, generation });
+            self.tree.mark(handle, Marked { path: mark.path, names, mask, generation });
         }
     }
 
@@ -304,6 +322,12 @@ impl Monitor {
         mask: Mask,
     ) -> Option<Handle> {
         let handle = Handle::of(object.as_fd()).ok()?;
+        if let Entry::Vacant(place) = self.tree.volumes.entry(handle.as_ref().volume())
+            && is_directory
+            && let Ok(volume) = openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        {
+            place.insert(volume);
+        }
         let before = self.tree.marked.get(&handle).map(|marked| marked.mask);
         for group in &self.groups {
             let marked = match before {
@@ -335,6 +359,7 @@ impl Monitor {
         }
         let old: Vec<_> =
             self.tree.marked.extract_if(|_, marked| marked.generation != generation).map(|(_, old)| old).collect();
+        self.tree.count_places();
         for marked in old {
             // What is gone has taken its mark with it.
             if let Ok(object) = hold(&marked.path) {
@@ -377,9 +402,10 @@ impl Monitor {
         }
         if !self.sessions.is_empty() {
             for session in self.sessions.long(now) {
-                self.written(&session, None, true);
+                self.written(&session, None, None, true);
             }
         }
+        self.tell_found(now);
         self.end_copies(now);
         if now >= self.next_window && !self.options.fold.is_zero() {
             self.turn_window(now);
@@ -397,8 +423,9 @@ impl Monitor {
             self.unconfirmed(echo);
         }
         for session in self.sessions.long(long) {
-            self.written(&session, None, true);
+            self.written(&session, None, None, true);
         }
+        self.tell_found(long);
         self.end_copies(long);
         // Both windows.
         for _ in 0..2 {
@@ -410,6 +437,7 @@ impl Monitor {
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         !self.echoes.is_empty() || !self.sessions.is_empty() || !self.copies.is_empty() || self.resolve_at.is_some()
+            || !self.found.is_empty()
             || !self.folds.is_empty()
     }
 
@@ -474,13 +502,14 @@ impl Monitor {
         if mask.intersects(Mask::MODIFY) && !is_directory {
             self.echoes.push(echo(Class::Modify));
             if let Some(early) = self.sessions.changed(&path, pid, time) {
-                self.written(&early, None, true);
+                self.written(&early, None, None, true);
             }
         }
         if mask.intersects(Mask::CLOSE_WRITE) && !is_directory {
             let session = self.sessions.end(&path);
             let session = session.unwrap_or_else(|| Session::of(&path, pid, time));
-            self.written(&session, Some(pid), false);
+            let now = event.target.and_then(|file| self.tree.look_at(file));
+            self.written(&session, now, Some(pid), false);
         }
     }
 
@@ -507,12 +536,46 @@ impl Monitor {
         Some([directory, slash, entry.name].concat())
     }
 
+    /// A file has come to be.
+    fn created(&mut self, path: &[u8], pid: u32) {
+        self.recent.insert(tree::hash(path), Recent { when: Instant::now(), pid, changed: false });
+    }
+
+    /// Tells of files that were made, or written, in a directory before that could be watched.
+    fn tell_found(&mut self, now: Instant) {
+        while self.found.front().is_some_and(|(when, _)| now.duration_since(*when) >= FOUND_PAUSE) {
+            let Some((_, path)) = self.found.pop_front() else { break };
+            let Some(file) = tree::look(path_from(&path)) else { continue };
+            self.tree.learn(&path, file);
+            let recent = self.recent.get(&tree::hash(&path));
+            let (kind, operation, actor) = match recent {
+                None => ("file.create", Operation::Create, Actor::Unknown),
+                Some(recent) if !recent.changed && file.size > 0 => {
+                    ("file.modify", Operation::Modify, Actor::Pid(recent.pid))
+                }
+                Some(_) => continue,
+            };
+            let Some(policy) = self.options.policies.matching(&path, operation, false) else { continue };
+            let mut body = describe::of_known(Some(file), device_at(path_from(&path)));
+            body.path = describe::path(&path);
+            body.source = NameSource::Scan.name();
+            body.policy = policy.name().to_owned();
+            if kind == "file.modify" {
+                body.after = Some(describe::content(file));
+            }
+            self.acts.push(Act { kind, time: since_boot(), last: None, actor, body });
+        }
+        if self.found.is_empty() && self.recent.len() > MOST_RECENT {
+            self.recent.retain(|_, recent| now.duration_since(recent.when) < 4 * FOUND_PAUSE);
+        }
+    }
+
     /// Something has come to be: a directory is watched from now on, and what is pending may be there.
     fn appeared(&mut self, path: &[u8], is_directory: bool) {
         if is_directory && self.options.policies.may_cover_below(path) {
-            self.resolve_below(path);
+            self.resolve_below(path, true);
         } else if self.options.policies.any_covering(path) && self.is_linked(path) {
-            self.resolve_below(path);
+            self.resolve_below(path, false);
         }
     }
 
@@ -521,7 +584,8 @@ impl Monitor {
         tree::look(path_from(path)).is_some_and(|file| file.links > 1)
     }
 
-    fn resolve_below(&mut self, path: &[u8]) {
+    /// Watches what is to be watched below a path. `is_new`: what is in there has come to be there.
+    fn resolve_below(&mut self, path: &[u8], is_new: bool) {
         let root = Root { fs: "/".into(), prefix: String::new(), containers_only: false };
         let policies = self.options.policies.clone();
         let mut visited = Vec::new();
@@ -532,16 +596,17 @@ impl Monitor {
         };
         let found = resolve::resolve_below(&policies, &root, self.limits(), path_from(path), &mut visit);
         self.install(found);
-        let names = self.controls.settings().proc_names;
-        let settings = FileSettings { epoch: self.controls.settings().epoch + (1 << 32), ..self.controls.settings() };
-        debug_assert_eq!(settings.proc_names, names);
+        let now = self.controls.settings();
+        let settings = FileSettings { epoch: now.epoch + (1 << 32), ..now };
         if let Err(error) = self.controls.set(settings) {
             warn!("the kernel programs keep what they found out about directories: {error}");
         }
         for (path, known) in visited {
-            // What was there before the directory could be watched.
             if self.tree.known(&path).is_none() {
                 self.tree.learn(&path, known);
+            }
+            if is_new {
+                self.found.push_back((Instant::now(), path));
             }
         }
     }
@@ -568,7 +633,7 @@ impl Monitor {
                 self.resolve_if_anchor(path);
             }
             if !new.is_empty() && self.options.policies.may_cover_below(new) {
-                self.resolve_below(new);
+                self.resolve_below(new, false);
             } else if !old.is_empty() {
                 // It has left what is watched.
                 self.resolve_soon();
@@ -576,7 +641,7 @@ impl Monitor {
         } else if !new.is_empty() {
             self.sessions.renamed(old, new);
             if self.tree.anchors.values().flatten().any(|name| name == new) || self.is_linked(new) {
-                self.resolve_below(new);
+                self.resolve_below(new, false);
             }
         }
     }
@@ -615,6 +680,9 @@ impl Monitor {
         };
         if let (Class::Create | Class::Attributes, Some(now)) = (echo.class, now) {
             self.tree.learn(&echo.path, now);
+        }
+        if echo.class == Class::Create {
+            self.created(&echo.path, echo.pid);
         }
         let Some(policy) = policy else { return };
         let state = if echo.class == Class::Delete { before } else { now };
@@ -656,13 +724,18 @@ impl Monitor {
     }
 
     /// A file was written, and closed or is still open.
-    fn written(&mut self, session: &Session, closer: Option<u32>, ongoing: bool) {
+    fn written(&mut self, session: &Session, now: Option<Known>, closer: Option<u32>, ongoing: bool) {
         let path = &session.path;
         let policies = self.options.policies.clone();
         let before = self.tree.known(path);
-        let now = tree::look(path_from(path));
+        let now = now.or_else(|| tree::look(path_from(path)));
         if let Some(now) = now {
-            self.tree.learn(path, now);
+            // Who owns it and who may what with it is told by other events, which may yet come.
+            let Known { mode, uid, gid, .. } = before.unwrap_or(now);
+            self.tree.learn(path, Known { mode, uid, gid, ..now });
+        }
+        if let Some(recent) = self.recent.get_mut(&tree::hash(path)) {
+            recent.changed = true;
         }
         let was_touched = match (before, now) {
             (Some(before), Some(now)) => (before.size, before.modified) != (now.size, now.modified) || before.inode != now.inode,
@@ -678,7 +751,7 @@ impl Monitor {
             body.before = before.map(describe::content);
             body.after = now.map(describe::content);
             body.ongoing = ongoing;
-            body.deleted = now.is_none();
+            body.deleted = now.is_none_or(|now| now.links == 0);
             let actor = Actor::Pid(session.pid);
             self.acts.push(Act { kind: "file.modify", time: session.time, last: None, actor, body });
         }
@@ -689,7 +762,7 @@ impl Monitor {
             body.path = describe::path(path);
             body.source = NameSource::Fanotify.name();
             body.policy = policy.name().to_owned();
-            body.deleted = now.is_none();
+            body.deleted = now.is_none_or(|now| now.links == 0);
             let time = since_boot();
             self.acts.push(Act { kind: "file.close", time, last: None, actor: Actor::Pid(pid), body });
         }
@@ -742,6 +815,21 @@ impl Monitor {
         let policy = names.iter().find_map(|name| {
             operations.iter().find_map(|operation| policies.matching(name, *operation, false))
         });
+        if created {
+            for name in &names {
+                let known = Known {
+                    inode: body.file.inode,
+                    size: 0,
+                    modified: 0,
+                    mode: body.file.mode,
+                    uid: body.file.uid,
+                    gid: body.file.gid,
+                    links: body.file.links,
+                };
+                self.tree.learn(name, known);
+                self.created(name, body.info.task.pid);
+            }
+        }
         if !closed {
             self.last_read_until(body.header.time);
             for name in &names {
@@ -750,22 +838,10 @@ impl Monitor {
                         let until = Instant::now() + 3 * self.options.fold;
                         self.echoes.expect_opens(body.info.task.pid, name, until);
                     }
-                    self.echoes.confirm(Class::Open, body.info.task.pid, name, false);
+                    self.echoes.confirm(Class::Open, body.info.task.pid, name);
                 }
                 if created {
-                    self.echoes.confirm(Class::Create, body.info.task.pid, name, false);
-                    self.tree.learn(
-                        name,
-                        Known {
-                            inode: body.file.inode,
-                            size: 0,
-                            modified: 0,
-                            mode: body.file.mode,
-                            uid: body.file.uid,
-                            gid: body.file.gid,
-                            links: body.file.links,
-                        },
-                    );
+                    self.echoes.confirm(Class::Create, body.info.task.pid, name);
                 }
             }
         }
@@ -893,10 +969,15 @@ impl Monitor {
             _ => vec![first.lexical()],
         };
         let exchanged = call.name == "renameat2" && body.args[4] & 2 != 0;
-        let echo = tried
-            .iter()
-            .find_map(|path| self.echoes.confirm(class, pid, path, false))
-            .or_else(|| tried.first().and_then(|path| self.echoes.confirm(class, pid, path, by_name)));
+        let echo = tried.iter().find_map(|path| self.echoes.confirm(class, pid, path)).or_else(|| {
+            let path = tried.first().filter(|_| by_name)?;
+            if self.tree.is_marked(parent(path)) {
+                // Had this been the name the kernel would have told of it.
+                self.echoes.confirm_only(class, pid, matches!(kind, "file.mkdir" | "file.rmdir"))
+            } else {
+                self.echoes.confirm_by_name(class, pid, path)
+            }
+        });
         if let Some(echo) = echo.filter(|_| by_name) {
             match (call.act, &mut second) {
                 (CallAct::Link, Some(second)) => second.is_truly(&echo.path),
@@ -935,7 +1016,7 @@ impl Monitor {
                 let other_name = other.as_ref().and_then(|other| other.names.first().cloned()).unwrap_or_default();
                 let moved = self.tree.forget(&canonical);
                 let other_before = self.tree.forget(&other_name);
-                let now = look(&other_name).filter(|now| moved.is_none_or(|moved| moved.inode == now.inode)).or(moved);
+                let now = moved.or_else(|| look(&other_name));
                 activity = describe::of_known(now, device_at(path_from(parent(if other_name.is_empty() { place } else { &other_name }))));
                 if let Some(now) = now.filter(|_| !other_name.is_empty()) {
                     self.tree.learn(&other_name, now);
@@ -946,6 +1027,7 @@ impl Monitor {
                 activity.replaced = other_before.map(replaced_of);
                 activity.exchanged = exchanged;
                 self.sessions.renamed(&canonical, &other_name);
+                self.created(&other_name, pid);
             }
             CallAct::Mode | CallAct::Owner | CallAct::Times | CallAct::SetXattr | CallAct::RemoveXattr => {
                 let before = self.tree.known(&canonical);
@@ -978,9 +1060,9 @@ impl Monitor {
                     describe::of_known(look(place), device_at(path_from(place)))
                 };
                 activity.size = Some(size);
-                let now = look(place);
-                if let Some(now) = now {
-                    self.tree.learn(&canonical, Known { size, ..now });
+                if let Some(now) = before.or_else(|| look(place)) {
+                    let modified = look(place).map_or(now.modified, |now| now.modified);
+                    self.tree.learn(&canonical, Known { size, modified, ..now });
                 }
                 activity.before = before.map(describe::content);
                 activity.after = Some(v1::FileAttributes { size: Some(size), ..v1::FileAttributes::default() });
@@ -992,6 +1074,7 @@ impl Monitor {
                 if let Some(now) = now {
                     self.tree.learn(&canonical, now);
                 }
+                self.created(&canonical, pid);
                 activity = describe::of_known(now, if now.is_some() { device_at(path_from(place)) } else { String::new() });
                 activity.symbolic = call.act == CallAct::Symlink;
                 if is_directory {

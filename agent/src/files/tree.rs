@@ -1,9 +1,13 @@
 //! The watched part of the file system as it is known: directories with marks, anchors, attributes of files.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    ffi::OsString,
     hash::Hasher as _,
-    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::ffi::{OsStrExt as _, OsStringExt as _},
+    },
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -44,6 +48,10 @@ pub(super) struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     pub(super) marked: HashMap<Handle, Marked>,
+    /// Hashes of the names of marked directories.
+    places: HashSet<u64>,
+    /// Open on each file system that something is marked on.
+    pub(super) volumes: HashMap<[u8; 8], OwnedFd>,
     /// Paths by which policies see what is below an inode.
     pub(super) anchors: HashMap<InodeNumber, Vec<Vec<u8>>>,
     /// By the hash of the path as policies see it.
@@ -93,6 +101,30 @@ impl Tree {
         Self { most, ..Self::default() }
     }
 
+    /// Something is marked.
+    pub(super) fn mark(&mut self, handle: Handle, marked: Marked) {
+        self.places.extend(marked.names.iter().map(|name| hash(name)));
+        self.marked.insert(handle, marked);
+    }
+
+    /// Marks are other than they were.
+    pub(super) fn count_places(&mut self) {
+        let names = self.marked.values().flat_map(|marked| &marked.names);
+        self.places = names.map(|name| hash(name)).collect();
+    }
+
+    /// Whether the kernel tells of names in this directory.
+    pub(super) fn is_marked(&self, directory: &[u8]) -> bool {
+        self.places.contains(&hash(directory))
+    }
+
+    /// The file of a notification as it is now, whatever its name is by now.
+    pub(super) fn look_at(&self, file: HandleRef<'_>) -> Option<Known> {
+        let file = file.open(self.volumes.get(&file.volume())?.as_fd()).ok()?;
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        statx(&file, "", flags, StatxFlags::BASIC_STATS).ok().map(|stat| Known::of(&stat))
+    }
+
     /// A marked directory by the handle of a notification.
     pub(super) fn directory(&self, handle: HandleRef<'_>) -> Option<&Marked> {
         self.marked.get(handle.as_bytes())
@@ -140,9 +172,10 @@ impl Tree {
             if let Some(rest) = marked.path.as_os_str().as_bytes().strip_prefix(old)
                 && (rest.is_empty() || rest[0] == b'/')
             {
-                marked.path = PathBuf::from(std::ffi::OsString::from_vec([new, rest].concat()));
+                marked.path = PathBuf::from(OsString::from_vec([new, rest].concat()));
             }
         }
+        self.count_places();
     }
 
     /// Paths by which policies see a file that is `distance` levels below an anchor, by a path that ends alike.

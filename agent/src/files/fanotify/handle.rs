@@ -12,7 +12,7 @@ use std::{
     fmt,
     hash::{Hash, Hasher},
     mem,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
     path::Path,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
@@ -182,6 +182,41 @@ impl<'a> HandleRef<'a> {
         let len = usize::try_from(u32::from_ne_bytes(len)).ok().filter(|len| *len > 0)?;
         let (handle, rest) = record.split_at_checked(HEAD.checked_add(len)?)?;
         Some((Self(handle), rest))
+    }
+
+    /// Names the file system that the object is on.
+    #[must_use]
+    pub fn volume(self) -> [u8; FSID_LEN] {
+        let mut volume = [0; FSID_LEN];
+        volume.copy_from_slice(&self.0[..FSID_LEN]);
+        volume
+    }
+
+    /// The object itself (`O_PATH`), whatever its name is by now. `volume` is open on its file system.
+    ///
+    /// # Errors
+    /// When it is gone, its file system does not find objects by handles, or `CAP_DAC_READ_SEARCH` is missing.
+    pub fn open(self, volume: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+        let mut handle = FileHandle { len: 0, kind: 0, bytes: [0; MAX_LEN] };
+        let number = |at: usize| self.0.get(at..at + 4).and_then(|four| <[u8; 4]>::try_from(four).ok());
+        let (Some(len), Some(kind)) = (number(FSID_LEN), number(FSID_LEN + 4)) else { return Err(Errno::STALE) };
+        (handle.len, handle.kind) = (u32::from_ne_bytes(len), i32::from_ne_bytes(kind));
+        let bytes = &self.0[HEAD..];
+        handle.bytes.get_mut(..bytes.len()).ok_or(Errno::STALE)?.copy_from_slice(bytes);
+        // SAFETY: a `struct file_handle` with as many bytes as it says, which the kernel only reads.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_open_by_handle_at,
+                volume.as_raw_fd(),
+                &raw const handle,
+                libc::O_PATH | libc::O_CLOEXEC,
+            )
+        };
+        match RawFd::try_from(fd) {
+            // SAFETY: the kernel has just made it, for nobody else.
+            Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+            _ => Err(super::group::last_errno()),
+        }
     }
 
     /// What a map with the key [`Handle`] is asked with.
