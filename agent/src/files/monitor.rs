@@ -1024,7 +1024,9 @@ impl Monitor {
                 if exchanged && let Some(before) = other_before {
                     self.tree.learn(&canonical, before);
                 }
-                activity.replaced = other_before.map(replaced_of);
+                // What is there now may have been seen there already.
+                let inode = now.map(|now| now.inode);
+                activity.replaced = other_before.filter(|other| Some(other.inode) != inode).map(replaced_of);
                 activity.exchanged = exchanged;
                 self.sessions.renamed(&canonical, &other_name);
                 self.created(&other_name, pid);
@@ -1052,19 +1054,23 @@ impl Monitor {
                 }
             }
             CallAct::Truncate => {
-                let before = self.tree.known(&canonical);
                 let size = body.args[1];
+                // The kernel's word of the same may have come first.
+                let before = match self.take_written(&canonical, pid, size) {
+                    Some(before) => before,
+                    None => self.tree.known(&canonical).map(describe::content),
+                };
                 activity = if body.first.what == operand::FILE {
                     describe::of_info(&body.first.file, size)
                 } else {
                     describe::of_known(look(place), device_at(path_from(place)))
                 };
                 activity.size = Some(size);
-                if let Some(now) = before.or_else(|| look(place)) {
+                if let Some(now) = self.tree.known(&canonical).or_else(|| look(place)) {
                     let modified = look(place).map_or(now.modified, |now| now.modified);
                     self.tree.learn(&canonical, Known { size, modified, ..now });
                 }
-                activity.before = before.map(describe::content);
+                activity.before = before;
                 activity.after = Some(v1::FileAttributes { size: Some(size), ..v1::FileAttributes::default() });
                 // Not to be told again at the close, unless more is written.
                 self.sessions.end(&canonical);
@@ -1100,6 +1106,19 @@ impl Monitor {
             });
         }
         Ok((kind, activity))
+    }
+
+    /// Takes back that a process has written a file if all it did was to give it this size: what it was before.
+    fn take_written(&mut self, path: &[u8], pid: u32, size: u64) -> Option<Option<v1::FileAttributes>> {
+        let path = describe::path(path);
+        let is_it = |act: &Act| {
+            act.kind == "file.modify"
+                && matches!(act.actor, Actor::Pid(of) if of == pid)
+                && act.body.path == path
+                && act.body.after.as_ref().is_some_and(|after| after.size == Some(size))
+        };
+        let at = self.acts.iter().position(is_it)?;
+        Some(self.acts.remove(at).body.before)
     }
 
     /// What is known of something that a call acted on.
