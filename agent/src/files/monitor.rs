@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     decode::{FileCallRecord, FileOpenRecord, OperandTexts, Text},
-    kernel::{FileControls, InodeNumber, file_call_name},
+    kernel::{FileControls, InodeNumber, file_call_name, give_back_memory},
     pipeline::{Discard, since_boot},
 };
 
@@ -234,6 +234,7 @@ impl Monitor {
         self.install(found);
         self.drop_old();
         self.tell_programs(&proc_names);
+        give_back_memory();
         info!(
             "{directories} directories with {files} files are watched, found in {} ms",
             start.elapsed().as_millis()
@@ -433,12 +434,13 @@ impl Monitor {
         }
     }
 
-    /// How long nothing is due, where that is less than a second.
+    /// Whether something is due soon.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        !self.echoes.is_empty() || !self.sessions.is_empty() || !self.copies.is_empty() || self.resolve_at.is_some()
+        !self.echoes.is_empty()
             || !self.found.is_empty()
-            || !self.folds.is_empty()
+            || !self.copies.is_empty()
+            || self.resolve_at.is_some()
     }
 
     // ---- notifications

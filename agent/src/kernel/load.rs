@@ -535,10 +535,11 @@ fn explain(error: &ProgramError) -> String {
     text
 }
 
-/// Start-up takes some 20 MiB for the kernel's type information, all that follows 2. The allocator keeps
-/// what was freed unless it is asked.
+/// Gives freed memory back to the system. Start-up takes some 20 MiB for the kernel's type information, all that
+/// follows 2; finding what is watched takes as much as there is of that. The allocator keeps what was freed unless it
+/// is asked.
 #[allow(unsafe_code, reason = "the C library offers it in no other way")]
-fn give_back_memory() {
+pub fn give_back_memory() {
     // SAFETY: no preconditions; it only touches memory that is free.
     #[cfg(target_env = "gnu")]
     unsafe {

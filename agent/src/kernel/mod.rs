@@ -17,7 +17,7 @@ mod tracefs;
 pub use controls::Controls;
 pub use counters::{Counters, Sample};
 pub use files::{FileControls, InodeNumber};
-pub use load::{Kernel, KernelError, Options, Snapshot};
+pub use load::{Kernel, KernelError, Options, Snapshot, give_back_memory};
 pub use log::spawn as spawn_log;
 pub use plan::{Candidate, HookKind, Refusal, Sensor, SensorPlan, Serving, call_name, file_call_name};
 pub use ring::{Doorbell, Ring, RingError};

@@ -36,6 +36,8 @@ use crate::{
     pipeline::{self, Asked, Discard, Pipeline, Sink, drops_text, since_boot},
 };
 
+/// How soon what waits for other news of a file is looked at again.
+const SOON: Duration = Duration::from_millis(50);
 /// How often losses are looked for.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Most time that is spent on records before looking whether something else is to be done.
@@ -262,8 +264,10 @@ impl Drain {
             }
             if !more {
                 let longest = next_sample.saturating_duration_since(now).min(SAMPLE_INTERVAL);
-                let groups: &[Group] = self.pipeline.files().map_or(&[], |files| files.groups());
-                self.ring.wait(longest, groups)?;
+                let files = self.pipeline.files();
+                let waits = files.as_ref().is_some_and(|files| files.is_waiting());
+                let groups: &[Group] = files.map_or(&[], |files| files.groups());
+                self.ring.wait(if waits { longest.min(SOON) } else { longest }, groups)?;
             }
         }
 
