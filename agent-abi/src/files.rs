@@ -229,7 +229,9 @@ pub struct Call {
 }
 
 macro_rules! calls {
-    ($($number:literal $name:literal $act:ident $first:expr, $second:expr, $text:expr;)*) => {
+    (@exit $name:literal) => { concat!("sys_exit_", $name) };
+    (@exit $name:literal $exit:literal) => { concat!("sys_exit_", $exit) };
+    ($($number:literal $name:literal $([$exit:literal])? $act:ident $first:expr, $second:expr, $text:expr;)*) => {
         /// Every call, its number that of x86-64.
         /// <https://github.com/torvalds/linux/blob/v6.12/arch/x86/entry/syscalls/syscall_64.tbl>
         pub const CALLS: &[Call] = &[$(Call {
@@ -237,12 +239,12 @@ macro_rules! calls {
         },)*];
 
         /// Where the calls return, opening ones aside.
-        pub const CALL_EXITS: &[&str] = &[$(concat!("sys_exit_", $name),)*];
+        pub const CALL_EXITS: &[&str] = &[$(calls!(@exit $name $($exit)?),)*];
     };
 }
 
 calls! {
-    40 "sendfile64" Copy Place::Fd(1), Place::Fd(0), None;
+    40 "sendfile" ["sendfile64"] Copy Place::Fd(1), Place::Fd(0), None;
     76 "truncate" Truncate Place::Name(0), Place::None, None;
     77 "ftruncate" Truncate Place::Fd(0), Place::None, None;
     82 "rename" Rename Place::Name(0), Place::Name(1), None;
@@ -260,7 +262,7 @@ calls! {
     133 "mknod" Mknod Place::Name(0), Place::None, None;
     155 "pivot_root" PivotRoot Place::Name(0), Place::Name(1), None;
     165 "mount" Mount Place::Name(1), Place::Name(0), Some(2);
-    166 "umount" Umount Place::Name(0), Place::None, None;
+    166 "umount2" ["umount"] Umount Place::Name(0), Place::None, None;
     188 "setxattr" SetXattr Place::Name(0), Place::None, Some(1);
     189 "lsetxattr" SetXattr Place::Name(0), Place::None, Some(1);
     190 "fsetxattr" SetXattr Place::Fd(0), Place::None, Some(1);

@@ -342,7 +342,7 @@ layouts! {
     }
 
     /// [`Kind::FileOpen`]: a file was opened, or closed, or could not be opened.
-    FileOpen, 368 {
+    FileOpen, 376 {
         /// Begins every record.
         header: Header,
         /// The process.
@@ -353,8 +353,12 @@ layouts! {
         anchor: Anchor,
         /// Bytes in the file.
         size: u64,
-        /// `O_*` as the open file has them; of a failed call, as it was given them.
+        /// `O_*` as the open file has them.
         open_flags: u32,
+        /// `O_*` as the call was given them.
+        asked_flags: u32,
+        /// Zero.
+        reserved: u32,
         /// [`open_facts`]
         facts: u32,
         /// System call, as the machine counts; zero for a close.

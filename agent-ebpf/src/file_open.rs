@@ -35,6 +35,9 @@ const SYS_OPEN: u32 = 2;
 const SYS_CREAT: u32 = 85;
 const SYS_OPENAT: u32 = 257;
 const SYS_OPENAT2: u32 = 437;
+const O_WRONLY: u64 = 0o1;
+const O_CREAT: u64 = 0o100;
+const O_TRUNC: u64 = 0o1000;
 
 // Bits of `struct file`'s `f_mode`.
 // <https://github.com/torvalds/linux/blob/v6.12/include/linux/fs.h#L104-L180>
@@ -202,6 +205,14 @@ fn look<A: Access>(
         return Outcome::Filtered;
     }
 
+    let asked = if closes {
+        0
+    } else {
+        match arguments(syscall::number_of(ctx)) {
+            Some((_, _, asked)) => asked,
+            None => 0,
+        }
+    };
     // SAFETY: the record begins with room for a `FileOpen`, at a multiple of eight.
     let record: *mut FileOpen = unsafe { (&raw mut (*scratch).record).cast() };
     let mut facts = if all { open_facts::ALL } else { 0 };
@@ -231,6 +242,8 @@ fn look<A: Access>(
         (*record).anchor = if wanted { concern.anchor } else { NO_ANCHOR };
         (*record).size = inode.get(INODE_SIZE);
         (*record).open_flags = flags;
+        (*record).asked_flags = if closes { 0 } else { asked };
+        (*record).reserved = 0;
         (*record).facts = facts;
         (*record).call = if closes { 0 } else { syscall::number_of(ctx) };
         (*record).errno = 0;
@@ -305,6 +318,30 @@ fn is_wanted_on_proc(settings: &FileSettings, dentry: u64, volume: Ptr<SuperBloc
     })
 }
 
+/// Directory, address of the name and flags that a call was given.
+#[inline(always)]
+fn arguments(call: u32) -> Option<(i32, u64, u32)> {
+    // SAFETY: no preconditions.
+    let registers =
+        syscall::registers(Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8)?)?;
+    let (first, second, third) =
+        (registers.get(REGISTERS_ARG1), registers.get(REGISTERS_ARG2), registers.get(REGISTERS_ARG3));
+    let (dirfd, name, mut flags) = match call {
+        SYS_OPEN => (AT_FDCWD, first, second),
+        SYS_CREAT => (AT_FDCWD, first, O_CREAT | O_WRONLY | O_TRUNC),
+        SYS_OPENAT | SYS_OPENAT2 => (first as i32, second, third),
+        // By a handle: there is no name.
+        _ => (first as i32, 0, third),
+    };
+    if call == SYS_OPENAT2 {
+        let how = flags;
+        flags = 0;
+        // SAFETY: the first member of `struct open_how`, to our own memory.
+        unsafe { bpf_probe_read_user((&raw mut flags).cast(), 8, how as *const _) };
+    }
+    Some((dirfd, name, flags as u32))
+}
+
 /// Builds the record of a call that failed; gives its length.
 #[inline(always)]
 fn failed<A: Access>(
@@ -314,24 +351,8 @@ fn failed<A: Access>(
     task: Ptr<Task, A>,
     result: i64,
 ) -> Option<u64> {
-    // SAFETY: no preconditions.
-    let registers =
-        syscall::registers(Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8)?)?;
     let call = syscall::number_of(ctx);
-    let (first, second, third) =
-        (registers.get(REGISTERS_ARG1), registers.get(REGISTERS_ARG2), registers.get(REGISTERS_ARG3));
-    let (dirfd, name, mut flags) = match call {
-        SYS_OPEN => (AT_FDCWD, first, second),
-        SYS_CREAT => (AT_FDCWD, first, 0o1101),
-        SYS_OPENAT | SYS_OPENAT2 => (first as i32, second, third),
-        // By a handle: there is no name.
-        _ => (first as i32, 0, third),
-    };
-    if call == SYS_OPENAT2 {
-        let how = flags;
-        // SAFETY: the first member of `struct open_how`, to our own memory; zero where it cannot be read.
-        unsafe { bpf_probe_read_user((&raw mut flags).cast(), 8, how as *const _) };
-    }
+    let (dirfd, name, flags) = arguments(call)?;
     let mut tail = Tail::<START, ROOM>::new(scratch);
     let name = tail.user_text::<{ PATH_MAX as u32 }>(name);
     let len = START as u64 + bound::<{ PATH_MAX as u32 }>(u64::from(name.len));
@@ -352,7 +373,9 @@ fn failed<A: Access>(
         };
         (*record).anchor = NO_ANCHOR;
         (*record).size = 0;
-        (*record).open_flags = flags as u32;
+        (*record).open_flags = 0;
+        (*record).asked_flags = flags;
+        (*record).reserved = 0;
         (*record).facts = 0;
         (*record).call = call;
         (*record).errno = result.unsigned_abs() as u32;

@@ -89,6 +89,11 @@ pub(super) fn mount_flags(flags: u64) -> Vec<String> {
     MOUNT_FLAGS.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| (*name).to_owned()).collect()
 }
 
+pub(super) fn umount_flags(flags: u64) -> Vec<String> {
+    let names = [(1, "force"), (2, "detach"), (4, "expire"), (8, "nofollow")];
+    names.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| (*name).to_owned()).collect()
+}
+
 pub(super) fn device(device: u32) -> String {
     format!("{}:{}", device >> MINOR_BITS, device & ((1 << MINOR_BITS) - 1))
 }
@@ -173,7 +178,7 @@ pub(super) fn differences(
         (was.gid, is.gid) = (Some(before.gid), Some(after.gid));
         changed.push("group".to_owned());
     }
-    if before.modified != after.modified {
+    if before.modified != after.modified && before.modified != 0 {
         (was.modified, is.modified) = (Some(time(before.modified)), Some(time(after.modified)));
         changed.push("times".to_owned());
     }

@@ -14,10 +14,10 @@ use super::tree::hash;
 
 /// How long a notification waits: from what was done to the return of the call it is microseconds.
 const HOLD: Duration = Duration::from_millis(100);
+/// How much later than a notification was read the call may have returned, nanoseconds.
+const LATEST_RETURN: u64 = 2_000_000;
 /// The most that wait at a time.
 const MOST: usize = 65536;
-/// How many of a process are looked at for one whose name is another than the record says.
-const LOOKS: usize = 32;
 
 /// What a notification is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,6 +44,16 @@ pub(super) struct Echo {
     pub(super) time: u64,
     read: Instant,
     confirmed: bool,
+    /// Some record of the process did not go with the notification that was its turn.
+    doubtful: bool,
+}
+
+/// A notification that goes with a record.
+#[derive(Debug)]
+pub(super) struct Confirmed {
+    pub(super) echo: Echo,
+    /// It is of that very call, as far as anybody can tell. Else it may be that of another of the process.
+    pub(super) is_certain: bool,
 }
 
 /// Those that wait.
@@ -54,6 +64,8 @@ pub(super) struct Echoes {
     first: u64,
     by_path: HashMap<(u32, Class, u64), u64>,
     by_name: HashMap<(u32, Class, u64), u64>,
+    /// Those of a process that no record has come for, in the order of what was done.
+    turns: HashMap<(u32, Class), VecDeque<u64>>,
     /// Opens that were told and may be repeated without a record: until when.
     opens: HashMap<(u32, u64), Instant>,
 }
@@ -63,7 +75,7 @@ pub(super) struct Echoes {
 impl Echo {
     pub(super) fn new(class: Class, pid: u32, path: Vec<u8>, is_directory: bool, time: u64) -> Self {
         let read = Instant::now();
-        Self { class, pid, path, target: Vec::new(), is_directory, time, read, confirmed: false }
+        Self { class, pid, path, target: Vec::new(), is_directory, time, read, confirmed: false, doubtful: false }
     }
 }
 
@@ -79,6 +91,9 @@ impl Echoes {
             self.by_path.insert((echo.pid, echo.class, hash(path)), number);
             self.by_name.insert((echo.pid, echo.class, hash(file_name(path))), number);
         }
+        if !echo.confirmed {
+            self.turns.entry((echo.pid, echo.class)).or_default().push_back(number);
+        }
         self.waiting.push_back(echo);
     }
 
@@ -87,37 +102,89 @@ impl Echoes {
         self.opens.insert((pid, hash(path)), until);
     }
 
-    /// The notification of this path that a record of a process goes with.
-    pub(super) fn confirm(&mut self, class: Class, pid: u32, path: &[u8]) -> Option<Echo> {
+    /// The notification of this path that a record of a process, made at `time`, goes with.
+    ///
+    /// What one thread does comes in the order in which it is done. Where the turn was another's the process has
+    /// several threads, which may have changed each other's names: then nobody can say which is whose.
+    pub(super) fn confirm(&mut self, class: Class, pid: u32, path: &[u8], time: u64) -> Option<Confirmed> {
         let number = *self.by_path.get(&(pid, class, hash(path)))?;
-        self.take(number)
+        self.take(number, time)
     }
 
     /// The notification that goes with a record whose path leads over symbolic links: of the same file name.
-    pub(super) fn confirm_by_name(&mut self, class: Class, pid: u32, path: &[u8]) -> Option<Echo> {
+    pub(super) fn confirm_by_name(&mut self, class: Class, pid: u32, path: &[u8], time: u64) -> Option<Confirmed> {
         let number = *self.by_name.get(&(pid, class, hash(file_name(path))))?;
-        self.take(number)
+        self.take(number, time)
     }
 
-    /// The notification that goes with a record whose name was changed during the call: the only one there is.
-    pub(super) fn confirm_only(&mut self, class: Class, pid: u32, is_directory: bool) -> Option<Echo> {
-        let latest = self.waiting.iter().enumerate().rev().take(LOOKS);
-        let fits = |echo: &Echo| {
-            echo.pid == pid && echo.class == class && echo.is_directory == is_directory && !echo.confirmed
-        };
-        let mut fitting = latest.filter(|(_, echo)| fits(echo));
-        let (index, _) = fitting.next()?;
-        if fitting.next().is_some() {
+    /// The notification that goes with a record whose name was changed during the call: the one whose turn it is,
+    /// certain if there is no other.
+    pub(super) fn confirm_next(&mut self, class: Class, pid: u32, is_directory: bool, time: u64) -> Option<Confirmed> {
+        let turns = self.turns.get(&(pid, class))?;
+        let (number, is_only) = (*turns.front()?, turns.len() == 1);
+        if self.get(number)?.is_directory != is_directory {
             return None;
         }
-        self.take(self.first + index as u64)
+        let mut confirmed = self.take(number, time)?;
+        confirmed.is_certain &= is_only;
+        if !is_only {
+            self.doubt(class, pid);
+        }
+        Some(confirmed)
     }
 
-    fn take(&mut self, number: u64) -> Option<Echo> {
+    /// Both notifications of two names that changed places.
+    pub(super) fn confirm_exchange(&mut self, pid: u32, one: &[u8], other: &[u8], time: u64) -> bool {
+        let pair = [(one, other), (other, one)];
+        let fits = |echo: &Echo| pair.iter().any(|(old, new)| echo.path == *old && echo.target == *new);
+        let turns = self.turns.get(&(pid, Class::Rename)).into_iter().flatten();
+        let found: Vec<_> = turns.copied().filter(|number| self.get(*number).is_some_and(fits)).take(2).collect();
+        for number in &found {
+            self.take(*number, time);
+        }
+        !found.is_empty()
+    }
+
+    fn get(&self, number: u64) -> Option<&Echo> {
+        self.waiting.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
+    }
+
+    fn take(&mut self, number: u64, time: u64) -> Option<Confirmed> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
         let echo = self.waiting.get_mut(index)?;
+        if echo.time + LATEST_RETURN < time {
+            // It was read before the call was made.
+            return None;
+        }
+        let (key, was_confirmed) = ((echo.pid, echo.class), echo.confirmed);
         echo.confirmed = true;
-        Some(echo.clone())
+        let echo = echo.clone();
+        let mut is_turn = false;
+        let mut any_left = false;
+        if let Some(turns) = self.turns.get_mut(&key) {
+            is_turn = turns.front() == Some(&number);
+            turns.retain(|turn| *turn != number);
+            any_left = !turns.is_empty();
+            if turns.is_empty() {
+                self.turns.remove(&key);
+            }
+        }
+        let is_certain = is_turn && !echo.doubtful;
+        if any_left && !is_turn {
+            self.doubt(key.1, key.0);
+        }
+        // Merged with an earlier one, and nobody else in sight.
+        let is_repeat = was_confirmed && !any_left && !echo.doubtful;
+        Some(Confirmed { echo, is_certain: is_certain || is_repeat })
+    }
+
+    fn doubt(&mut self, class: Class, pid: u32) {
+        for number in self.turns.get(&(pid, class)).into_iter().flatten() {
+            let index = usize::try_from(number.saturating_sub(self.first)).ok();
+            if let Some(echo) = index.and_then(|index| self.waiting.get_mut(index)) {
+                echo.doubtful = true;
+            }
+        }
     }
 
     /// Those that no record came for in time.
@@ -143,6 +210,13 @@ impl Echoes {
                 }
             }
             if !echo.confirmed {
+                let key = (echo.pid, echo.class);
+                if let Some(turns) = self.turns.get_mut(&key) {
+                    turns.retain(|turn| *turn != number);
+                    if turns.is_empty() {
+                        self.turns.remove(&key);
+                    }
+                }
                 expired.push(echo);
             }
         }
@@ -187,11 +261,26 @@ mod tests {
         let mut echoes = Echoes::default();
         echoes.push(echo(Class::Delete, "/etc/a"));
         echoes.push(echo(Class::Delete, "/etc/b"));
-        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a").is_some());
-        // Equal ones are merged: it may go with a second record.
-        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a").is_some());
+        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", 0).unwrap().is_certain);
         assert_eq!(expired(&mut echoes), [b"/etc/b"]);
         assert!(echoes.is_empty() && echoes.by_path.is_empty() && echoes.by_name.is_empty());
+        assert!(echoes.turns.is_empty());
+    }
+
+    #[test]
+    fn equal_ones_are_merged_and_go_with_several_records() {
+        let mut echoes = Echoes::default();
+        echoes.push(echo(Class::Delete, "/etc/a"));
+        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", 0).unwrap().is_certain);
+        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", 0).unwrap().is_certain);
+        assert!(expired(&mut echoes).is_empty());
+    }
+
+    #[test]
+    fn one_from_before_the_call_is_not_of_it() {
+        let mut echoes = Echoes::default();
+        echoes.push(echo(Class::Delete, "/etc/a"));
+        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", LATEST_RETURN + 1).is_none());
     }
 
     #[test]
@@ -199,25 +288,35 @@ mod tests {
         let mut echoes = Echoes::default();
         echoes.push(echo(Class::Delete, "/etc/x/a"));
         echoes.push(echo(Class::Delete, "/etc/y/b"));
-        let found = echoes.confirm_by_name(Class::Delete, 7, b"/link/b").unwrap();
-        assert_eq!(found.path, b"/etc/y/b");
-        assert!(echoes.confirm_by_name(Class::Create, 7, b"/link/b").is_none());
+        let found = echoes.confirm_by_name(Class::Delete, 7, b"/link/b", 0).unwrap();
+        assert_eq!(found.echo.path, b"/etc/y/b");
+        assert!(echoes.confirm_by_name(Class::Create, 7, b"/link/b", 0).is_none());
     }
 
     #[test]
     fn a_name_that_was_changed_during_the_call_is_found_out_if_there_is_no_doubt() {
         let mut echoes = Echoes::default();
         echoes.push(echo(Class::Delete, "/etc/true"));
-        assert_eq!(echoes.confirm_only(Class::Delete, 7, false).unwrap().path, b"/etc/true");
-        assert!(echoes.confirm_only(Class::Delete, 7, false).is_none(), "it goes with one alone");
+        let found = echoes.confirm_next(Class::Delete, 7, false, 0).unwrap();
+        assert!(found.is_certain && found.echo.path == b"/etc/true");
+        assert!(echoes.confirm_next(Class::Delete, 7, false, 0).is_none(), "it goes with one alone");
 
         let mut echoes = Echoes::default();
         echoes.push(echo(Class::Delete, "/etc/1"));
         echoes.push(echo(Class::Delete, "/etc/2"));
-        assert!(echoes.confirm_only(Class::Delete, 7, false).is_none());
-        assert!(echoes.confirm(Class::Delete, 8, b"/etc/1").is_none(), "of another process");
-        assert!(echoes.confirm(Class::Delete, 7, b"/etc/1").is_some());
-        assert!(echoes.confirm_only(Class::Delete, 7, true).is_none(), "no directory");
+        assert!(echoes.confirm_next(Class::Delete, 8, false, 0).is_none(), "of another process");
+        assert!(echoes.confirm_next(Class::Delete, 7, true, 0).is_none(), "no directory");
+        assert!(!echoes.confirm_next(Class::Delete, 7, false, 0).unwrap().is_certain);
+    }
+
+    #[test]
+    fn names_that_may_have_been_swapped_are_not_certain() {
+        let mut echoes = Echoes::default();
+        echoes.push(echo(Class::Delete, "/etc/1"));
+        echoes.push(echo(Class::Delete, "/etc/2"));
+        assert!(!echoes.confirm(Class::Delete, 7, b"/etc/2", 0).unwrap().is_certain);
+        assert!(!echoes.confirm(Class::Delete, 7, b"/etc/1", 0).unwrap().is_certain);
+        assert!(expired(&mut echoes).is_empty(), "but each is told once");
     }
 
     #[test]
@@ -236,7 +335,8 @@ mod tests {
             let mut rename = echo(Class::Rename, "/etc/old");
             rename.target = b"/etc/new".to_vec();
             echoes.push(rename);
-            assert_eq!(echoes.confirm(Class::Rename, 7, name.as_bytes()).unwrap().target, b"/etc/new");
+            let found = echoes.confirm(Class::Rename, 7, name.as_bytes(), 0).unwrap();
+            assert_eq!(found.echo.target, b"/etc/new");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
+    mem,
     os::{fd::AsFd as _, unix::ffi::{OsStrExt as _, OsStringExt as _}},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -18,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     describe::{self, NameSource},
-    echo::{Class, Echo, Echoes, parent},
+    echo::{Class, Confirmed, Echo, Echoes, parent},
     fanotify::{Buffer, Event, FanotifyError, Group, Handle, Mask, Notice, Queue},
     policy::{Operation, Policies, Policy},
     resolve::{self, Limits, Resolution, Root},
@@ -100,6 +101,8 @@ struct Recent {
     when: Instant,
     pid: u32,
     changed: bool,
+    /// Only a notification tells of the open that made it, and another one that it is open.
+    open_follows: bool,
 }
 
 /// A copy that is added up.
@@ -301,6 +304,9 @@ impl Monitor {
             let Ok(object) = hold(&mark.path) else { continue };
             let Some(handle) = self.mark(&object, &mark.path, mark.is_directory, mask) else { continue };
             let names = std::iter::once(&mark.canonical).chain(&mark.aliases).map(|name| bytes_of(name)).collect();
+            if mark.is_directory && let Some(now) = tree::look(&mark.path) {
+                self.tree.learn(mark.canonical.as_os_str().as_bytes(), now);
+            }
             let generation = self.generation;
             self.tree.mark(handle, Marked { path: mark.path, names, mask, generation });
         }
@@ -385,7 +391,7 @@ impl Monitor {
 
     /// Events that are not of one record, in order.
     pub fn take_acts(&mut self) -> Vec<Act> {
-        std::mem::take(&mut self.acts)
+        mem::take(&mut self.acts)
     }
 
     /// What was lost of notifications: place, reason and how often, since the start.
@@ -448,7 +454,7 @@ impl Monitor {
     fn read(&mut self) {
         let Some(mut buffer) = self.buffer.take() else { return };
         let time = since_boot();
-        let groups = std::mem::take(&mut self.groups);
+        let groups = mem::take(&mut self.groups);
         for group in &groups {
             match group.read(&mut buffer, |notice| self.notice(&notice, time)) {
                 Ok(drained) if drained.malformed > 0 => {
@@ -540,7 +546,7 @@ impl Monitor {
 
     /// A file has come to be.
     fn created(&mut self, path: &[u8], pid: u32) {
-        self.recent.insert(tree::hash(path), Recent { when: Instant::now(), pid, changed: false });
+        self.recent.insert(tree::hash(path), Recent { when: Instant::now(), pid, changed: false, open_follows: false });
     }
 
     /// Tells of files that were made, or written, in a directory before that could be watched.
@@ -685,10 +691,23 @@ impl Monitor {
         }
         if echo.class == Class::Create {
             self.created(&echo.path, echo.pid);
+            if kind == "file.create" && let Some(recent) = self.recent.get_mut(&tree::hash(&echo.path)) {
+                recent.open_follows = true;
+            }
+        }
+        if echo.class == Class::Open
+            && let Some(recent) = self.recent.get_mut(&tree::hash(&echo.path))
+            && recent.pid == echo.pid
+            && mem::take(&mut recent.open_follows)
+        {
+            return;
         }
         let Some(policy) = policy else { return };
         let state = if echo.class == Class::Delete { before } else { now };
         let mut body = describe::of_known(state, self.device_of(&echo));
+        if echo.class == Class::Delete && !echo.is_directory {
+            body.links = before.map(|before| before.links.saturating_sub(1));
+        }
         if echo.is_directory {
             body.r#type = "directory".to_owned();
         }
@@ -740,7 +759,13 @@ impl Monitor {
             recent.changed = true;
         }
         let was_touched = match (before, now) {
-            (Some(before), Some(now)) => (before.size, before.modified) != (now.size, now.modified) || before.inode != now.inode,
+            (Some(before), Some(now)) => {
+                // Of a file that is just being made the time is not known.
+                let is_new = before.modified == 0;
+                before.size != now.size
+                    || before.inode != now.inode
+                    || if is_new { session.is_change() } else { before.modified != now.modified }
+            }
             // It has another name by now, or was not known: somebody wrote.
             _ => session.is_change(),
         };
@@ -828,7 +853,9 @@ impl Monitor {
                     gid: body.file.gid,
                     links: body.file.links,
                 };
-                self.tree.learn(name, known);
+                if self.tree.known(name).is_none_or(|known| known.inode != body.file.inode) {
+                    self.tree.learn(name, known);
+                }
                 self.created(name, body.info.task.pid);
             }
         }
@@ -840,10 +867,10 @@ impl Monitor {
                         let until = Instant::now() + 3 * self.options.fold;
                         self.echoes.expect_opens(body.info.task.pid, name, until);
                     }
-                    self.echoes.confirm(Class::Open, body.info.task.pid, name);
+                    self.echoes.confirm(Class::Open, body.info.task.pid, name, body.header.time);
                 }
                 if created {
-                    self.echoes.confirm(Class::Create, body.info.task.pid, name);
+                    self.echoes.confirm(Class::Create, body.info.task.pid, name, body.header.time);
                 }
             }
         }
@@ -857,7 +884,7 @@ impl Monitor {
         activity.policy = policy.map_or_else(String::new, |policy| policy.name().to_owned());
         activity.source = NameSource::Kernel.name();
         activity.call = if closed { "close".to_owned() } else { call_name(body.call) };
-        activity.flags = describe::open_flags(body.open_flags, body.facts);
+        activity.flags = describe::open_flags(body.open_flags | body.asked_flags, body.facts);
         let kind = if closed {
             activity.flags.clear();
             "file.close"
@@ -889,7 +916,7 @@ impl Monitor {
             policy: policy.map_or_else(String::new, |policy| policy.name().to_owned()),
             source: NameSource::UserMemory.name(),
             call: call_name(body.call),
-            flags: describe::open_flags(body.open_flags, describe::asked_facts(body.open_flags)),
+            flags: describe::open_flags(body.asked_flags, describe::asked_facts(body.asked_flags)),
             errno: crate::pipeline::errno_name(body.errno),
             ..FileActivity::default()
         };
@@ -971,23 +998,35 @@ impl Monitor {
             _ => vec![first.lexical()],
         };
         let exchanged = call.name == "renameat2" && body.args[4] & 2 != 0;
-        let echo = tried.iter().find_map(|path| self.echoes.confirm(class, pid, path)).or_else(|| {
-            let path = tried.first().filter(|_| by_name)?;
-            if self.tree.is_marked(parent(path)) {
-                // Had this been the name the kernel would have told of it.
-                self.echoes.confirm_only(class, pid, matches!(kind, "file.mkdir" | "file.rmdir"))
-            } else {
-                self.echoes.confirm_by_name(class, pid, path)
+        let time = body.header.time;
+        if exchanged && let Some(second) = &mut second {
+            let (one, other) = (first.lexical(), second.lexical());
+            if self.echoes.confirm_exchange(pid, &one, &other, time) {
+                first.is_truly(&one);
+                second.is_truly(&other);
             }
-        });
-        if let Some(echo) = echo.filter(|_| by_name) {
-            match (call.act, &mut second) {
-                (CallAct::Link, Some(second)) => second.is_truly(&echo.path),
-                (CallAct::Rename, Some(second)) => {
-                    first.is_truly(&echo.path);
-                    second.is_truly(&echo.target);
+        } else {
+            let confirmed = tried.iter().find_map(|path| self.echoes.confirm(class, pid, path, time)).or_else(|| {
+                let path = tried.first().filter(|_| by_name)?;
+                if self.tree.is_marked(parent(path)) {
+                    // Had this been the name the kernel would have told of it.
+                    let is_directory = matches!(kind, "file.mkdir" | "file.rmdir");
+                    self.echoes.confirm_next(class, pid, is_directory, time)
+                } else {
+                    let named = self.echoes.confirm_by_name(class, pid, path, time);
+                    // The act of some thread of the process is told by this, whichever.
+                    named.map(|named| Confirmed { is_certain: true, ..named })
                 }
-                _ => first.is_truly(&echo.path),
+            });
+            if let Some(Confirmed { echo, .. }) = confirmed.filter(|confirmed| by_name && confirmed.is_certain) {
+                match (call.act, &mut second) {
+                    (CallAct::Link, Some(second)) => second.is_truly(&echo.path),
+                    (CallAct::Rename, Some(second)) => {
+                        first.is_truly(&echo.path);
+                        second.is_truly(&echo.target);
+                    }
+                    _ => first.is_truly(&echo.path),
+                }
             }
         }
         let policies = self.options.policies.clone();
@@ -996,6 +1035,12 @@ impl Monitor {
         let policy: Option<&Policy> = find(&first).or_else(|| second.as_ref().and_then(find));
         if policy.is_none() && !self.options.all {
             return Err(Discard::NotWatched);
+        }
+        if call.act == CallAct::Link
+            && let Some(linked) = first.names.first().filter(|name| policies.any_covering(name)).cloned()
+        {
+            // From now on what is done by any of its names counts.
+            self.resolve_below(&linked, false);
         }
         // A hard link: the new name is what came into being.
         let (of, other) = match (call.act, second) {
@@ -1011,7 +1056,7 @@ impl Monitor {
             CallAct::Delete | CallAct::Rmdir => {
                 let before = self.tree.forget(&canonical);
                 activity = describe::of_known(before, before.map_or_else(String::new, |_| device_at(path_from(parent(place)))));
-                activity.links = None;
+                activity.links = before.filter(|_| !is_directory).map(|before| before.links.saturating_sub(1));
                 activity.r#type = if is_directory { "directory".to_owned() } else { activity.r#type };
             }
             CallAct::Rename => {
@@ -1378,6 +1423,9 @@ fn changed_by(act: CallAct, body: &FileCall, text: &Text<'_>, found: Vec<String>
 
 /// What a call did to mounts.
 fn mount(call: &Call, record: &FileCallRecord<'_>) -> FileActivity {
+    /// The source is a mount that a descriptor holds, attached nowhere yet.
+    /// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/mount.h#L73>
+    const MOVE_MOUNT_F_EMPTY_PATH: u64 = 4;
     let FileCallRecord { body, first, second, text } = record;
     let joined = |operand: &Operand, texts: &OperandTexts<'_>| match operand.what {
         operand::NAME => normal(&[texts.path.bytes, b"/", texts.name.bytes].concat()),
@@ -1411,11 +1459,14 @@ fn mount(call: &Call, record: &FileCallRecord<'_>) -> FileActivity {
             };
             operation
         }
-        CallAct::Umount => "umount",
+        CallAct::Umount => {
+            mount.flags = describe::umount_flags(body.args[1]);
+            "umount"
+        }
         CallAct::MoveMount => {
             mount.source = describe::path(&one);
             (path, texts) = (other, second);
-            if first.path.unreachable { "attach" } else { "move" }
+            if body.args[4] & MOVE_MOUNT_F_EMPTY_PATH != 0 { "attach" } else { "move" }
         }
         CallAct::PivotRoot => {
             mount.source = describe::path(&other);
