@@ -222,6 +222,7 @@ kernel_fields! {
     TASK_LOGINUID: Task => u32 = ["task_struct.loginuid"], optional;
     TASK_SESSIONID: Task => u32 = ["task_struct.sessionid"], optional;
 
+    SIGNAL_THREADS: Signal => u32 = ["signal_struct.nr_threads"], required;
     SIGNAL_LIVE: Signal => u32 = ["signal_struct.live"], required;
     SIGNAL_FLAGS: Signal => u32 = ["signal_struct.flags"], required;
     SIGNAL_GROUP_EXIT_CODE: Signal => u32 = ["signal_struct.group_exit_code"], required;

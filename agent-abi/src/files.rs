@@ -98,7 +98,8 @@ pub struct FileSettings {
     pub all: u64,
     /// Opens that failed are wanted; 0 or 1.
     pub failed: u64,
-    /// Whether some inode with other names than those in its directory is watched; 0 or 1.
+    /// Whether some inode is watched for itself, wherever its names are: 1 for opens that can only read, 2 for
+    /// everything else.
     pub hard_links: u64,
     /// Number of the window in which repeats are folded now; zero: they are not.
     pub window: u64,

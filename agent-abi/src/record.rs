@@ -465,6 +465,8 @@ pub mod task_flags {
     pub const CGROUP_V1: u32 = 4;
     /// The process that reads this: in a [`Snapshot`](super::Snapshot) only.
     pub const READER: u32 = 8;
+    /// It has more than one thread.
+    pub const THREADS: u32 = 16;
 }
 
 /// Facts of a [`FileOpen`].

@@ -27,7 +27,7 @@ use crate::{
     settings, syscall,
     tail::Tail,
     task,
-    watch::{self, NO_ANCHOR},
+    watch::{self, FILE, INODE, NO_ANCHOR},
 };
 
 const START: usize = size_of::<FileCall>();
@@ -267,7 +267,7 @@ fn find<A: Access>(
     } else {
         // SAFETY: the map's own memory.
         let copy = unsafe { &raw mut (*scratch).files.file };
-        let Some(file) = Copied::<File>::read(copy, watch::file_of(task, descriptor as u32 as u64)) else {
+        let Some(file) = Copied::<File, FILE>::read(copy, watch::file_of(task, descriptor as u32 as u64)) else {
             return;
         };
         (opaque(file.address_in(FILE_DENTRY)), opaque(file.address_in(FILE_MNT)))
@@ -275,7 +275,7 @@ fn find<A: Access>(
     let Some(node) = Ptr::<Dentry, Probed>::new(dentry as *const u8) else { return };
     // SAFETY: the map's own memory.
     let copy = unsafe { &raw mut (*scratch).files.inode };
-    let Some(inode) = Copied::<Inode>::read(copy, node.address_in(DENTRY_INODE)) else { return };
+    let Some(inode) = Copied::<Inode, INODE>::read(copy, node.address_in(DENTRY_INODE)) else { return };
     let Some(volume) = Ptr::<SuperBlock, Probed>::new(inode.address_in(INODE_SB) as *const u8) else { return };
     let device = volume.get(SB_DEV);
     // SAFETY: the map's own memory.

@@ -24,7 +24,9 @@ use crate::{
     settings, syscall,
     tail::Tail,
     task,
-    watch::{self, Fold, NO_ANCHOR},
+    watch::{
+        self, FILE, FMODE_CREATED, FMODE_PATH, FMODE_READ, FMODE_WRITE, Fold, INODE, NO_ANCHOR, PROC,
+    },
 };
 
 const START: usize = size_of::<FileOpen>();
@@ -39,19 +41,9 @@ const O_WRONLY: u64 = 0o1;
 const O_CREAT: u64 = 0o100;
 const O_TRUNC: u64 = 0o1000;
 
-// Bits of `struct file`'s `f_mode`.
-// <https://github.com/torvalds/linux/blob/v6.12/include/linux/fs.h#L104-L180>
-const FMODE_READ: u32 = 1;
-const FMODE_WRITE: u32 = 2;
-const FMODE_PATH: u32 = 0x4000;
-const FMODE_CREATED: u32 = 0x10_0000;
-
 const S_IFMT: u32 = 0o170_000;
 const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
-/// `PROC_SUPER_MAGIC`
-const PROC: u64 = 0x9FA0;
-
 /// What is to be done about a call.
 enum Outcome {
     /// It is no event.
@@ -94,6 +86,10 @@ fn handle(ctx: &TracePointContext, count: Count, settings: &FileSettings, result
         count.filtered();
         return;
     }
+    if !own && settings.all == 0 && result >= 0 && is_of_no_concern(settings, result) {
+        count.filtered();
+        return;
+    }
     let Some(claim) = Claim::take() else {
         count.dropped(DropReason::Nested);
         return;
@@ -121,6 +117,25 @@ fn handle(ctx: &TracePointContext, count: Count, settings: &FileSettings, result
     claim.release();
 }
 
+/// Whether nobody wants to hear of what a descriptor leads to, as far as that is known.
+#[inline(always)]
+fn is_of_no_concern(settings: &FileSettings, fd: i64) -> bool {
+    let file = if globals::HAVE_TASK_PT_REGS.load() != 0 {
+        // SAFETY: no preconditions.
+        match Ptr::<Task, Typed>::new(unsafe { bpf_get_current_task_btf() }.cast()) {
+            Some(task) => watch::file_of(task, fd as u64),
+            None => 0,
+        }
+    } else {
+        // SAFETY: no preconditions.
+        match Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8) {
+            Some(task) => watch::file_of(task, fd as u64),
+            None => 0,
+        }
+    };
+    file != 0 && watch::is_of_no_concern(settings, file)
+}
+
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "one caller, inlined")]
 fn look<A: Access>(
@@ -144,14 +159,14 @@ fn look<A: Access>(
     // SAFETY: as above.
     let (file_copy, inode_copy) = unsafe { (&raw mut (*files).file, &raw mut (*files).inode) };
     // The descriptor may be gone by now, closed by another thread, and a close of none is usual.
-    let Some(file) = Copied::<File>::read(file_copy, watch::file_of(task, result as u64)) else {
+    let Some(file) = Copied::<File, FILE>::read(file_copy, watch::file_of(task, result as u64)) else {
         return Outcome::Filtered;
     };
     let mode = file.get(FILE_MODE);
     if closes && mode & FMODE_PATH != 0 {
         return Outcome::Filtered;
     }
-    let Some(inode) = Copied::<Inode>::read(inode_copy, file.address_in(FILE_INODE)) else {
+    let Some(inode) = Copied::<Inode, INODE>::read(inode_copy, file.address_in(FILE_INODE)) else {
         return Outcome::Filtered;
     };
     let Some(volume) = Ptr::<SuperBlock, Probed>::new(inode.address_in(INODE_SB) as *const u8) else {
@@ -277,7 +292,7 @@ fn look<A: Access>(
 
 /// Describes an open file.
 #[inline(always)]
-pub fn write_file(to: *mut FileInfo, file: Copied<File>, inode: Copied<Inode>, device: u32) -> bool {
+pub fn write_file(to: *mut FileInfo, file: Copied<File, FILE>, inode: Copied<Inode, INODE>, device: u32) -> bool {
     let Some(dentry) = Ptr::<Dentry, Probed>::new(file.address_in(FILE_DENTRY) as *const u8) else {
         return false;
     };
@@ -291,7 +306,7 @@ pub fn write_file(to: *mut FileInfo, file: Copied<File>, inode: Copied<Inode>, d
 
 /// Describes what an inode is.
 #[inline(always)]
-pub fn describe(to: *mut FileInfo, inode: Copied<Inode>, device: u32, mount_flags: u32, hashed: bool) {
+pub fn describe(to: *mut FileInfo, inode: Copied<Inode, INODE>, device: u32, mount_flags: u32, hashed: bool) {
     // SAFETY: `to` points into a record of ours.
     unsafe {
         *to = FileInfo {

@@ -135,31 +135,28 @@ impl<S, A: Access> Ptr<S, A> {
     }
 }
 
-/// Bytes of a structure that are copied at once.
-pub const COPIED: usize = 192;
-
-/// The beginning of a kernel structure, copied in one go: several fields for the price of one.
-pub struct Copied<S> {
+/// The first `N` bytes of a kernel structure, copied in one go: several fields for the price of one.
+pub struct Copied<S, const N: usize> {
     bytes: *const u8,
     original: Ptr<S, Probed>,
 }
 
-impl<S> Clone for Copied<S> {
+impl<S, const N: usize> Clone for Copied<S, N> {
     #[inline(always)]
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<S> Copy for Copied<S> {}
+impl<S, const N: usize> Copy for Copied<S, N> {}
 
-impl<S> Copied<S> {
+impl<S, const N: usize> Copied<S, N> {
     /// Copies what is at `address`.
     #[inline(always)]
-    pub fn read(to: *mut [u8; COPIED], address: u64) -> Option<Self> {
+    pub fn read(to: *mut [u8; N], address: u64) -> Option<Self> {
         let original = Ptr::new(address as *const u8)?;
         // SAFETY: the helper checks the address and fills with zeros what it cannot read.
-        unsafe { bpf_probe_read_kernel(to.cast(), COPIED as u32, address as *const _) };
+        unsafe { bpf_probe_read_kernel(to.cast(), N as u32, address as *const _) };
         Some(Self { bytes: to.cast(), original })
     }
 
@@ -168,7 +165,7 @@ impl<S> Copied<S> {
     pub fn get<T: Copy + Default>(self, field: Field<S, T>) -> T {
         match offset(field) {
             // SAFETY: inside the copy; the place is a constant to the verifier.
-            Some(offset) if offset + size_of::<T>() <= COPIED => unsafe {
+            Some(offset) if offset + size_of::<T>() <= N => unsafe {
                 self.bytes.add(offset).cast::<T>().read_volatile()
             },
             _ => self.original.get(field),
@@ -180,7 +177,7 @@ impl<S> Copied<S> {
     pub fn address_in<U>(self, field: Field<S, To<U>>) -> u64 {
         match offset(field) {
             // SAFETY: as above.
-            Some(offset) if offset + size_of::<u64>() <= COPIED => unsafe {
+            Some(offset) if offset + size_of::<u64>() <= N => unsafe {
                 self.bytes.add(offset).cast::<u64>().read_volatile()
             },
             _ => self.original.address_in(field),

@@ -46,12 +46,16 @@ pub fn write_info<A: Access>(info: *mut TaskInfo, task: Ptr<Task, A>) -> Option<
         if is_v1 {
             flags |= task_flags::CGROUP_V1;
         }
+        let signal = task.follow(TASK_SIGNAL)?;
+        if signal.get(SIGNAL_THREADS) > 1 {
+            flags |= task_flags::THREADS;
+        }
         (*info).flags = flags;
 
         let comm = &raw mut (*info).comm;
         bpf_probe_read_kernel(comm.cast(), 16, task.embedded(TASK_COMM)?.address() as *const _);
         let tty = &raw mut (*info).tty;
-        match task.follow(TASK_SIGNAL)?.follow(SIGNAL_TTY) {
+        match signal.follow(SIGNAL_TTY) {
             Some(named) => {
                 bpf_probe_read_kernel(tty.cast(), 32, named.embedded(TTY_NAME)?.address() as *const _);
             }

@@ -15,7 +15,15 @@ use nightjar_abi::{
     record::Anchor,
 };
 
-use crate::kernel::{Access, COPIED, Copied, Probed, Ptr, add, bound};
+use crate::kernel::{Access, Copied, Probed, Ptr, add, bound};
+
+/// Bytes that the fields are in that are read of a `struct file`, on kernels without debugging aids; on others they
+/// are read one by one.
+pub const FILE: usize = 128;
+/// As [`FILE`], of a `struct inode`.
+pub const INODE: usize = 96;
+/// As [`FILE`], of a `struct dentry`.
+const DENTRY: usize = 64;
 
 #[map]
 static FILE_SETTINGS: Array<FileSettings> = Array::with_max_entries(1, 0);
@@ -39,6 +47,16 @@ static FOLDED: HashMap<FoldKey, Folded> = HashMap::with_max_entries(16384, 0);
 /// How the kernel numbers what the agent has just opened.
 #[map]
 static IDENTITY: Array<KernelInode> = Array::with_max_entries(1, 0);
+
+// Bits of `struct file`'s `f_mode`.
+// <https://github.com/torvalds/linux/blob/v6.12/include/linux/fs.h#L104-L180>
+pub const FMODE_READ: u32 = 1;
+pub const FMODE_WRITE: u32 = 2;
+pub const FMODE_PATH: u32 = 0x4000;
+pub const FMODE_CREATED: u32 = 0x10_0000;
+
+/// `PROC_SUPER_MAGIC`
+pub const PROC: u64 = 0x9FA0;
 
 /// A directory: addresses are used again, but hardly by a directory of the same name in the same one.
 #[repr(C)]
@@ -66,17 +84,18 @@ pub struct Verdict {
     anchor_inode: u64,
     /// Zero where there is no anchor.
     anchor_device: u32,
-    reserved: u32,
+    /// Whether it is on a `procfs`; 0 or 1.
+    is_proc: u32,
 }
 
 /// What programs put down about files, in memory for the reason that [`crate::send::Walk`] gives.
 #[repr(C)]
 pub struct Files {
     /// Copies of kernel structures.
-    pub file: [u8; COPIED],
-    pub inode: [u8; COPIED],
-    dentry: [u8; COPIED],
-    above: [u8; COPIED],
+    pub file: [u8; FILE],
+    pub inode: [u8; INODE],
+    dentry: [u8; DENTRY],
+    above: [u8; DENTRY],
     /// Of the directory that was asked for last.
     verdict: Verdict,
     /// Address of the next dentry on the way up.
@@ -148,14 +167,9 @@ fn epoch(settings: &FileSettings) -> u64 {
 fn verdict(files: *mut Files, settings: &FileSettings, directory: u64, device: u32) -> Option<*const Verdict> {
     // SAFETY: the map's own memory.
     let (copy, verdict) = unsafe { (&raw mut (*files).above, &raw mut (*files).verdict) };
-    let dentry = Copied::<Dentry>::read(copy, directory)?;
+    let dentry = Copied::<Dentry, DENTRY>::read(copy, directory)?;
     let inode = dentry.address_in(DENTRY_INODE);
-    let key = DirectoryKey {
-        dentry: directory,
-        inode,
-        parent: dentry.address_in(DENTRY_PARENT),
-        name: dentry.get(DENTRY_NAME_HASH),
-    };
+    let key = key(directory, dentry);
     let epoch = epoch(settings);
     if let Some(known) = VERDICTS.get_ptr(key) {
         // SAFETY: the map's own memory.
@@ -163,18 +177,20 @@ fn verdict(files: *mut Files, settings: &FileSettings, directory: u64, device: u
             return Some(known);
         }
     }
+    let node = Ptr::<Inode, Probed>::new(inode as *const u8)?;
+    let is_proc = Ptr::<SuperBlock, Probed>::new(node.address_in(INODE_SB) as *const u8)?.get(SB_MAGIC) == PROC;
     // SAFETY: the map's own memory.
     unsafe {
         *verdict = Verdict {
             epoch,
-            inode: Ptr::<Inode, Probed>::new(inode as *const u8)?.get(INODE_NUMBER),
+            inode: node.get(INODE_NUMBER),
             reads: 0,
             writes: 0,
             names: 0,
             distance: 0,
             anchor_inode: 0,
             anchor_device: 0,
-            reserved: 0,
+            is_proc: u32::from(is_proc),
         };
         (&raw mut (*files).climb).write_volatile(directory);
     }
@@ -194,7 +210,7 @@ fn climb(files: *mut Files, level: u32, device: u32) -> bool {
     // SAFETY: the map's own memory; volatile so that it stays there, see `Walk`.
     unsafe {
         let node = (&raw const (*files).climb).read_volatile();
-        let Some(dentry) = Copied::<Dentry>::read(&raw mut (*files).dentry, node) else { return false };
+        let Some(dentry) = Copied::<Dentry, DENTRY>::read(&raw mut (*files).dentry, node) else { return false };
         let Some(inode) = Ptr::<Inode, Probed>::new(dentry.address_in(DENTRY_INODE) as *const u8) else {
             return false;
         };
@@ -233,6 +249,37 @@ fn left(levels: u32, level: u32) -> u32 {
     if levels >= ALL_LEVELS { levels } else { levels.saturating_sub(level) }
 }
 
+/// Whether it is known that nobody wants to hear of an open file, for what is known of its directory. This is what
+/// most opens come to, so it takes no more than it must.
+#[inline(always)]
+pub fn is_of_no_concern(settings: &FileSettings, file: u64) -> bool {
+    let mut bytes = [0; FILE];
+    let Some(file) = Copied::<File, FILE>::read(&raw mut bytes, file) else { return false };
+    let can_write = file.get(FILE_MODE) & (FMODE_WRITE | FMODE_CREATED) != 0;
+    if settings.hard_links & if can_write { 2 } else { 1 } != 0 {
+        return false;
+    }
+    let Some(own) = Ptr::<Dentry, Probed>::new(file.address_in(FILE_DENTRY) as *const u8) else { return false };
+    let directory = own.address_in(DENTRY_PARENT);
+    let mut bytes = [0; DENTRY];
+    let Some(dentry) = Copied::<Dentry, DENTRY>::read(&raw mut bytes, directory) else { return false };
+    let Some(verdict) = VERDICTS.get_ptr(key(directory, dentry)) else { return false };
+    // SAFETY: the map's own memory.
+    let verdict = unsafe { &*verdict };
+    let concerns = if can_write { verdict.writes | verdict.reads } else { verdict.reads };
+    verdict.epoch == epoch(settings) && concerns <= 1 && verdict.names == 0 && verdict.is_proc == 0
+}
+
+#[inline(always)]
+fn key(directory: u64, dentry: Copied<Dentry, DENTRY>) -> DirectoryKey {
+    DirectoryKey {
+        dentry: directory,
+        inode: dentry.address_in(DENTRY_INODE),
+        parent: dentry.address_in(DENTRY_PARENT),
+        name: dentry.get(DENTRY_NAME_HASH),
+    }
+}
+
 /// Whether somebody may want to hear of what is done with a file, by its dentry and its inode. `by_place`: also for
 /// where it is; else only for itself.
 #[inline(always)]
@@ -240,7 +287,7 @@ pub fn file(
     files: *mut Files,
     settings: &FileSettings,
     dentry: u64,
-    inode: Copied<Inode>,
+    inode: Copied<Inode, INODE>,
     device: u32,
     by_place: bool,
 ) -> Option<Concern> {
@@ -274,7 +321,7 @@ fn of_place(
     concern: &mut Concern,
 ) -> Option<()> {
     // SAFETY: the map's own memory.
-    let own = Copied::<Dentry>::read(unsafe { &raw mut (*files).dentry }, dentry)?;
+    let own = Copied::<Dentry, DENTRY>::read(unsafe { &raw mut (*files).dentry }, dentry)?;
     let (name, len) = (own.address_in(DENTRY_NAME), own.get(DENTRY_NAME_LEN));
     let verdict = verdict(files, settings, own.address_in(DENTRY_PARENT), device)?;
     // SAFETY: the map's own memory.

@@ -56,14 +56,17 @@ pub(super) struct Confirmed {
     pub(super) is_certain: bool,
 }
 
+/// Process, class, and a hash of the paths, or of the file names in them.
+type Key = (u32, Class, u64);
+
 /// Those that wait.
 #[derive(Debug, Default)]
 pub(super) struct Echoes {
     waiting: VecDeque<Echo>,
     /// Number of the first of them.
     first: u64,
-    by_path: HashMap<(u32, Class, u64), u64>,
-    by_name: HashMap<(u32, Class, u64), u64>,
+    by_path: HashMap<Key, VecDeque<u64>>,
+    by_name: HashMap<Key, VecDeque<u64>>,
     /// Those of a process that no record has come for, in the order of what was done.
     turns: HashMap<(u32, Class), VecDeque<u64>>,
     /// Opens that were told and may be repeated without a record: until when.
@@ -79,6 +82,15 @@ impl Echo {
     }
 }
 
+/// A hash of one path, or of two.
+fn paths(path: &[u8], target: &[u8]) -> u64 {
+    if target.is_empty() { hash(path) } else { hash(&[path, b"\0", target].concat()) }
+}
+
+fn names(path: &[u8], target: &[u8]) -> u64 {
+    paths(file_name(path), file_name(target))
+}
+
 // === impl Echoes ===
 
 impl Echoes {
@@ -87,10 +99,9 @@ impl Echoes {
         echo.confirmed |= echo.class == Class::Open
             && self.opens.get(&(echo.pid, hash(&echo.path))).is_some_and(|until| *until > echo.read);
         let number = self.first + self.waiting.len() as u64;
-        for path in [&echo.path, &echo.target].into_iter().filter(|path| !path.is_empty()) {
-            self.by_path.insert((echo.pid, echo.class, hash(path)), number);
-            self.by_name.insert((echo.pid, echo.class, hash(file_name(path))), number);
-        }
+        let key = |hash| (echo.pid, echo.class, hash);
+        self.by_path.entry(key(paths(&echo.path, &echo.target))).or_default().push_back(number);
+        self.by_name.entry(key(names(&echo.path, &echo.target))).or_default().push_back(number);
         if !echo.confirmed {
             self.turns.entry((echo.pid, echo.class)).or_default().push_back(number);
         }
@@ -106,15 +117,41 @@ impl Echoes {
     ///
     /// What one thread does comes in the order in which it is done. Where the turn was another's the process has
     /// several threads, which may have changed each other's names: then nobody can say which is whose.
-    pub(super) fn confirm(&mut self, class: Class, pid: u32, path: &[u8], time: u64) -> Option<Confirmed> {
-        let number = *self.by_path.get(&(pid, class, hash(path)))?;
+    pub(super) fn confirm(
+        &mut self,
+        class: Class,
+        pid: u32,
+        path: &[u8],
+        target: &[u8],
+        time: u64,
+    ) -> Option<Confirmed> {
+        // Of a rename one of the names may be where nothing is watched.
+        let keys = [(path, target), (path, &[][..]), (&[][..], target)];
+        let keys = keys.into_iter().take(if target.is_empty() { 1 } else { 3 });
+        let number =
+            keys.into_iter().find_map(|(path, target)| self.first(&self.by_path, (pid, class, paths(path, target)), time))?;
         self.take(number, time)
     }
 
     /// The notification that goes with a record whose path leads over symbolic links: of the same file name.
-    pub(super) fn confirm_by_name(&mut self, class: Class, pid: u32, path: &[u8], time: u64) -> Option<Confirmed> {
-        let number = *self.by_name.get(&(pid, class, hash(file_name(path))))?;
+    pub(super) fn confirm_by_name(
+        &mut self,
+        class: Class,
+        pid: u32,
+        path: &[u8],
+        target: &[u8],
+        time: u64,
+    ) -> Option<Confirmed> {
+        let number = self.first(&self.by_name, (pid, class, names(path, target)), time)?;
         self.take(number, time)
+    }
+
+    /// The first that no record has come for, else the last that one has.
+    fn first(&self, map: &HashMap<Key, VecDeque<u64>>, key: Key, time: u64) -> Option<u64> {
+        let may_be = |number: &&u64| self.get(**number).is_some_and(|echo| echo.time + LATEST_RETURN >= time);
+        let numbers = map.get(&key)?;
+        let is_free = |number: &&u64| self.get(**number).is_some_and(|echo| !echo.confirmed);
+        numbers.iter().filter(may_be).find(is_free).or_else(|| numbers.iter().rev().find(may_be)).copied()
     }
 
     /// The notification that goes with a record whose name was changed during the call: the one whose turn it is,
@@ -197,14 +234,15 @@ impl Echoes {
             let Some(echo) = self.waiting.pop_front() else { break };
             let number = self.first;
             self.first += 1;
-            for path in [&echo.path, &echo.target].into_iter().filter(|path| !path.is_empty()) {
-                for (map, key) in [
-                    (&mut self.by_path, hash(path)),
-                    (&mut self.by_name, hash(file_name(path))),
-                ] {
-                    let key = (echo.pid, echo.class, key);
-                    // A later one may have its place.
-                    if map.get(&key) == Some(&number) {
+            let all = [
+                (&mut self.by_path, paths(&echo.path, &echo.target)),
+                (&mut self.by_name, names(&echo.path, &echo.target)),
+            ];
+            for (map, hash) in all {
+                let key = (echo.pid, echo.class, hash);
+                if let Some(numbers) = map.get_mut(&key) {
+                    numbers.retain(|of| *of != number);
+                    if numbers.is_empty() {
                         map.remove(&key);
                     }
                 }
@@ -261,7 +299,7 @@ mod tests {
         let mut echoes = Echoes::default();
         echoes.push(echo(Class::Delete, "/etc/a"));
         echoes.push(echo(Class::Delete, "/etc/b"));
-        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", 0).unwrap().is_certain);
+        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", b"", 0).unwrap().is_certain);
         assert_eq!(expired(&mut echoes), [b"/etc/b"]);
         assert!(echoes.is_empty() && echoes.by_path.is_empty() && echoes.by_name.is_empty());
         assert!(echoes.turns.is_empty());
@@ -271,8 +309,8 @@ mod tests {
     fn equal_ones_are_merged_and_go_with_several_records() {
         let mut echoes = Echoes::default();
         echoes.push(echo(Class::Delete, "/etc/a"));
-        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", 0).unwrap().is_certain);
-        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", 0).unwrap().is_certain);
+        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", b"", 0).unwrap().is_certain);
+        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", b"", 0).unwrap().is_certain);
         assert!(expired(&mut echoes).is_empty());
     }
 
@@ -280,7 +318,7 @@ mod tests {
     fn one_from_before_the_call_is_not_of_it() {
         let mut echoes = Echoes::default();
         echoes.push(echo(Class::Delete, "/etc/a"));
-        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", LATEST_RETURN + 1).is_none());
+        assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", b"", LATEST_RETURN + 1).is_none());
     }
 
     #[test]
@@ -288,9 +326,9 @@ mod tests {
         let mut echoes = Echoes::default();
         echoes.push(echo(Class::Delete, "/etc/x/a"));
         echoes.push(echo(Class::Delete, "/etc/y/b"));
-        let found = echoes.confirm_by_name(Class::Delete, 7, b"/link/b", 0).unwrap();
+        let found = echoes.confirm_by_name(Class::Delete, 7, b"/link/b", b"", 0).unwrap();
         assert_eq!(found.echo.path, b"/etc/y/b");
-        assert!(echoes.confirm_by_name(Class::Create, 7, b"/link/b", 0).is_none());
+        assert!(echoes.confirm_by_name(Class::Create, 7, b"/link/b", b"", 0).is_none());
     }
 
     #[test]
@@ -314,8 +352,8 @@ mod tests {
         let mut echoes = Echoes::default();
         echoes.push(echo(Class::Delete, "/etc/1"));
         echoes.push(echo(Class::Delete, "/etc/2"));
-        assert!(!echoes.confirm(Class::Delete, 7, b"/etc/2", 0).unwrap().is_certain);
-        assert!(!echoes.confirm(Class::Delete, 7, b"/etc/1", 0).unwrap().is_certain);
+        assert!(!echoes.confirm(Class::Delete, 7, b"/etc/2", b"", 0).unwrap().is_certain);
+        assert!(!echoes.confirm(Class::Delete, 7, b"/etc/1", b"", 0).unwrap().is_certain);
         assert!(expired(&mut echoes).is_empty(), "but each is told once");
     }
 
@@ -329,14 +367,20 @@ mod tests {
     }
 
     #[test]
-    fn a_rename_is_known_by_both_names() {
+    fn a_rename_is_known_by_both_names_or_the_one_that_is_watched() {
+        let rename = |old: &str, new: &str| {
+            let mut rename = echo(Class::Rename, old);
+            rename.target = new.into();
+            rename
+        };
         let mut echoes = Echoes::default();
-        for name in ["/etc/old", "/etc/new"] {
-            let mut rename = echo(Class::Rename, "/etc/old");
-            rename.target = b"/etc/new".to_vec();
-            echoes.push(rename);
-            let found = echoes.confirm(Class::Rename, 7, name.as_bytes(), 0).unwrap();
-            assert_eq!(found.echo.target, b"/etc/new");
+        for (old, new) in [("/etc/a", "/etc/b"), ("/etc/b", "/etc/a"), ("/etc/a", "/etc/b"), ("", "/etc/c")] {
+            echoes.push(rename(old, new));
         }
+        for (old, new) in [("/etc/a", "/etc/b"), ("/etc/b", "/etc/a"), ("/etc/a", "/etc/b"), ("/tmp/c", "/etc/c")] {
+            let found = echoes.confirm(Class::Rename, 7, old.as_bytes(), new.as_bytes(), 0).unwrap();
+            assert!(found.is_certain, "{old} {new}");
+        }
+        assert!(expired(&mut echoes).is_empty());
     }
 }

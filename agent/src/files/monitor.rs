@@ -11,7 +11,7 @@ use std::{
 use nightjar_abi::{
     files::{Act as CallAct, CALLS, Call, FileSettings, FoldKey, Folded, IOCTL, PROC_NAMES, WatchKey, Watched, key_of_name},
     hook::Hook,
-    record::{Anchor, FileCall, Operand, TaskInfo, open_facts, operand},
+    record::{Anchor, FileCall, Operand, TaskInfo, open_facts, operand, task_flags},
 };
 use nightjar_proto::v1::{self, FileActivity};
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -264,7 +264,7 @@ impl Monitor {
             epoch: now.epoch + (1 << 32),
             all: u64::from(self.options.all),
             failed: u64::from(self.options.failed),
-            hard_links: 1,
+            hard_links: self.tree.single,
             window: if folds { now.window.max(2) } else { 0 },
             proc_names: names,
             ..now
@@ -278,7 +278,7 @@ impl Monitor {
     fn install(&mut self, found: Resolution) {
         for anchor in found.anchors {
             let opened = self.controls.identify(|| hold(&anchor.path));
-            let Ok((_, number)) = opened else {
+            let Ok((file, number)) = opened else {
                 debug!("{} is gone again", anchor.path.display());
                 continue;
             };
@@ -294,6 +294,9 @@ impl Monitor {
                 reserved: 0,
             };
             self.place(key, &watched);
+            if !tree::look(&anchor.path).is_some_and(|now| describe::kind(now.mode) == "directory") {
+                self.watch_single(&anchor, &file);
+            }
             for name in anchor.read_names {
                 let key = WatchKey { name: key_of_name(&name), ..key };
                 self.place(key, &Watched { reads: 1, ..Watched::default() });
@@ -309,6 +312,23 @@ impl Monitor {
             }
             let generation = self.generation;
             self.tree.mark(handle, Marked { path: mark.path, names, mask, generation });
+        }
+    }
+
+    /// Watches a file by itself, wherever its names are.
+    fn watch_single(&mut self, anchor: &resolve::Anchor, file: &rustix::fd::OwnedFd) {
+        self.tree.single |= u64::from(anchor.reads > 0) | u64::from(anchor.writes > 0) << 1;
+        let mut mask = Mask::EMPTY;
+        if anchor.reads > 0 {
+            mask = mask | Mask::OPEN;
+        }
+        if anchor.writes > 0 {
+            mask = mask | Mask::MODIFY | Mask::CLOSE_WRITE | Mask::ATTRIB;
+        }
+        if let Some(handle) = self.mark(file, &anchor.path, false, mask) {
+            let names = std::iter::once(&anchor.canonical).chain(&anchor.aliases).map(|name| bytes_of(name));
+            let marked = Marked { path: anchor.path.clone(), names: names.collect(), mask, generation: self.generation };
+            self.tree.mark(handle, marked);
         }
     }
 
@@ -488,7 +508,10 @@ impl Monitor {
         if mask.intersects(Mask::RENAME) {
             self.rename_notice(event, pid, is_directory, time);
         }
-        let Some(path) = event.dir.as_ref().and_then(|entry| self.path_of(entry)) else { return };
+        let entry = event.dir.as_ref().and_then(|entry| self.path_of(entry));
+        // What is watched for itself may be used by a name elsewhere.
+        let itself = || self.tree.directory(event.target?)?.names.first().cloned();
+        let Some(path) = entry.or_else(itself) else { return };
         let echo = |class| Echo::new(class, pid, path.clone(), is_directory, time);
         let classes = [
             (Mask::CREATE | Mask::MOVED_TO, Class::Create),
@@ -683,11 +706,20 @@ impl Monitor {
         let now = if echo.class == Class::Rename { tree::look(path_from(&echo.target)).or(before) } else { now };
         let replaced = if echo.class == Class::Rename && !echo.target.is_empty() {
             now.and_then(|now| self.tree.learn(&echo.target, now))
+                .filter(|replaced| now.is_none_or(|now| now.inode != replaced.inode))
         } else {
             None
         };
-        if let (Class::Create | Class::Attributes, Some(now)) = (echo.class, now) {
-            self.tree.learn(&echo.path, now);
+        match (echo.class, now) {
+            (Class::Create, Some(now)) => {
+                self.tree.learn(&echo.path, now);
+            }
+            (Class::Attributes, Some(now)) => {
+                // What is in it is told by other events, which may yet come.
+                let Known { size, modified, .. } = before.unwrap_or(now);
+                self.tree.learn(&echo.path, Known { size, modified, ..now });
+            }
+            _ => {}
         }
         if echo.class == Class::Create {
             self.created(&echo.path, echo.pid);
@@ -724,6 +756,10 @@ impl Monitor {
             }
         }
         if echo.class == Class::Attributes {
+            // Of a file that is gone other events tell.
+            if now.is_none() {
+                return;
+            }
             let (was, is, changed) = describe::differences(before, now);
             if before.is_some_and(|before| now.is_some_and(|now| before.links != now.links)) && changed.is_empty() {
                 // It has got or lost a name, of which another event tells.
@@ -761,10 +797,8 @@ impl Monitor {
         let was_touched = match (before, now) {
             (Some(before), Some(now)) => {
                 // Of a file that is just being made the time is not known.
-                let is_new = before.modified == 0;
-                before.size != now.size
-                    || before.inode != now.inode
-                    || if is_new { session.is_change() } else { before.modified != now.modified }
+                let is_later = before.modified != 0 && before.modified != now.modified;
+                session.is_change() || before.size != now.size || before.inode != now.inode || is_later
             }
             // It has another name by now, or was not known: somebody wrote.
             _ => session.is_change(),
@@ -867,10 +901,10 @@ impl Monitor {
                         let until = Instant::now() + 3 * self.options.fold;
                         self.echoes.expect_opens(body.info.task.pid, name, until);
                     }
-                    self.echoes.confirm(Class::Open, body.info.task.pid, name, body.header.time);
+                    self.echoes.confirm(Class::Open, body.info.task.pid, name, &[], body.header.time);
                 }
                 if created {
-                    self.echoes.confirm(Class::Create, body.info.task.pid, name, body.header.time);
+                    self.echoes.confirm(Class::Create, body.info.task.pid, name, &[], body.header.time);
                 }
             }
         }
@@ -992,10 +1026,10 @@ impl Monitor {
         };
         // What the kernel says of it, if what it acted on is watched.
         let by_name = body.first.what == operand::NAME;
-        let tried = match (call.act, &second) {
-            (CallAct::Link, Some(second)) => vec![second.lexical()],
-            (CallAct::Rename, Some(second)) => vec![second.lexical(), first.lexical()],
-            _ => vec![first.lexical()],
+        let (path, target) = match (call.act, &second) {
+            (CallAct::Link, Some(second)) => (second.lexical(), Vec::new()),
+            (CallAct::Rename, Some(second)) => (first.lexical(), second.lexical()),
+            _ => (first.lexical(), Vec::new()),
         };
         let exchanged = call.name == "renameat2" && body.args[4] & 2 != 0;
         let time = body.header.time;
@@ -1006,17 +1040,21 @@ impl Monitor {
                 second.is_truly(&other);
             }
         } else {
-            let confirmed = tried.iter().find_map(|path| self.echoes.confirm(class, pid, path, time)).or_else(|| {
-                let path = tried.first().filter(|_| by_name)?;
-                if self.tree.is_marked(parent(path)) {
-                    // Had this been the name the kernel would have told of it.
-                    let is_directory = matches!(kind, "file.mkdir" | "file.rmdir");
-                    self.echoes.confirm_next(class, pid, is_directory, time)
-                } else {
-                    let named = self.echoes.confirm_by_name(class, pid, path, time);
-                    // The act of some thread of the process is told by this, whichever.
-                    named.map(|named| Confirmed { is_certain: true, ..named })
+            let confirmed = self.echoes.confirm(class, pid, &path, &target, time).or_else(|| {
+                if !by_name {
+                    return None;
                 }
+                if !self.tree.is_marked(parent(&path)) {
+                    let named = self.echoes.confirm_by_name(class, pid, &path, &target, time);
+                    // The act of some thread of the process is told by this, whichever.
+                    return named.map(|named| Confirmed { is_certain: true, ..named });
+                }
+                // Had this been the name the kernel would have told of it, and it takes another thread to change it.
+                if body.info.flags & task_flags::THREADS == 0 {
+                    return None;
+                }
+                let is_directory = matches!(kind, "file.mkdir" | "file.rmdir");
+                self.echoes.confirm_next(class, pid, is_directory, time)
             });
             if let Some(Confirmed { echo, .. }) = confirmed.filter(|confirmed| by_name && confirmed.is_certain) {
                 match (call.act, &mut second) {

@@ -56,6 +56,8 @@ pub(super) struct Tree {
     pub(super) anchors: HashMap<InodeNumber, Vec<Vec<u8>>>,
     /// By the hash of the path as policies see it.
     known: HashMap<u64, Known>,
+    /// Whether files are watched for themselves: as `FileSettings::hard_links`.
+    pub(super) single: u64,
     /// Most files of which attributes are kept.
     most: usize,
 }
