@@ -122,15 +122,8 @@ impl FileSettings {
     #[must_use]
     pub fn to_words(&self) -> [u64; Self::WORDS] {
         let mut words = [0; Self::WORDS];
-        let fields = [
-            self.epoch,
-            self.all,
-            self.failed,
-            self.hard_links,
-            self.window,
-            self.own_pid,
-            self.asking_tid,
-        ];
+        let fields =
+            [self.epoch, self.all, self.failed, self.hard_links, self.window, self.own_pid, self.asking_tid];
         for (word, field) in words.iter_mut().zip(fields.into_iter().chain(self.proc_names)) {
             *word = field;
         }
@@ -293,14 +286,8 @@ calls! {
 }
 
 /// `ioctl`, of which only what copies between files is looked at.
-pub const IOCTL: Call = Call {
-    number: 16,
-    name: "ioctl",
-    act: Act::Copy,
-    first: Place::Fd(2),
-    second: Place::Fd(0),
-    text: None,
-};
+pub const IOCTL: Call =
+    Call { number: 16, name: "ioctl", act: Act::Copy, first: Place::Fd(2), second: Place::Fd(0), text: None };
 
 /// Calls that open files, by their numbers on x86-64.
 pub const OPENS: &[(u32, &str)] =

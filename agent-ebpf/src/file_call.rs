@@ -267,7 +267,8 @@ fn find<A: Access>(
     } else {
         // SAFETY: the map's own memory.
         let copy = unsafe { &raw mut (*scratch).files.file };
-        let Some(file) = Copied::<File, FILE>::read(copy, watch::file_of(task, descriptor as u32 as u64)) else {
+        let Some(file) = Copied::<File, FILE>::read(copy, watch::file_of(task, descriptor as u32 as u64))
+        else {
             return;
         };
         (opaque(file.address_in(FILE_DENTRY)), opaque(file.address_in(FILE_MNT)))
@@ -276,7 +277,9 @@ fn find<A: Access>(
     // SAFETY: the map's own memory.
     let copy = unsafe { &raw mut (*scratch).files.inode };
     let Some(inode) = Copied::<Inode, INODE>::read(copy, node.address_in(DENTRY_INODE)) else { return };
-    let Some(volume) = Ptr::<SuperBlock, Probed>::new(inode.address_in(INODE_SB) as *const u8) else { return };
+    let Some(volume) = Ptr::<SuperBlock, Probed>::new(inode.address_in(INODE_SB) as *const u8) else {
+        return;
+    };
     let device = volume.get(SB_DEV);
     // SAFETY: the map's own memory.
     let files = unsafe { &raw mut (*scratch).files };
@@ -326,13 +329,7 @@ fn has_slash(text: *const u8) -> bool {
 
 /// Adds the path of what an operand leads to.
 #[inline(always)]
-fn place(
-    scratch: *mut Scratch,
-    record: *mut FileCall,
-    tail: &mut Tail<START, ROOM>,
-    n: usize,
-    root: u64,
-) {
+fn place(scratch: *mut Scratch, record: *mut FileCall, tail: &mut Tail<START, ROOM>, n: usize, root: u64) {
     // SAFETY: the map's own memory.
     let (dentry, mount) = unsafe {
         (

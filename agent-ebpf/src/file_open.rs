@@ -24,9 +24,7 @@ use crate::{
     settings, syscall,
     tail::Tail,
     task,
-    watch::{
-        self, FILE, FMODE_CREATED, FMODE_PATH, FMODE_READ, FMODE_WRITE, Fold, INODE, NO_ANCHOR, PROC,
-    },
+    watch::{self, FILE, FMODE_CREATED, FMODE_PATH, FMODE_READ, FMODE_WRITE, Fold, INODE, NO_ANCHOR, PROC},
 };
 
 const START: usize = size_of::<FileOpen>();
@@ -190,7 +188,9 @@ fn look<A: Access>(
     let wanted = if mode & (FMODE_WRITE | FMODE_CREATED) == 0 {
         concern.reads || (settings.proc_names[0] != 0 && is_wanted_on_proc(settings, dentry, volume))
     } else {
-        concern.writes || concern.reads || (settings.proc_names[0] != 0 && is_wanted_on_proc(settings, dentry, volume))
+        concern.writes
+            || concern.reads
+            || (settings.proc_names[0] != 0 && is_wanted_on_proc(settings, dentry, volume))
     };
     if !wanted && !all {
         return Outcome::Filtered;
@@ -292,14 +292,20 @@ fn look<A: Access>(
 
 /// Describes an open file.
 #[inline(always)]
-pub fn write_file(to: *mut FileInfo, file: Copied<File, FILE>, inode: Copied<Inode, INODE>, device: u32) -> bool {
+pub fn write_file(
+    to: *mut FileInfo,
+    file: Copied<File, FILE>,
+    inode: Copied<Inode, INODE>,
+    device: u32,
+) -> bool {
     let Some(dentry) = Ptr::<Dentry, Probed>::new(file.address_in(FILE_DENTRY) as *const u8) else {
         return false;
     };
     let Some(mount) = Ptr::<VfsMount, Probed>::new(file.address_in(FILE_MNT) as *const u8) else {
         return false;
     };
-    let hashed = dentry.address_in(DENTRY_HASHED) != 0 || dentry.address_in(DENTRY_PARENT) == dentry.address();
+    let hashed =
+        dentry.address_in(DENTRY_HASHED) != 0 || dentry.address_in(DENTRY_PARENT) == dentry.address();
     describe(to, inode, device, mount.get(VFSMOUNT_FLAGS), hashed);
     true
 }

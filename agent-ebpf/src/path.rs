@@ -65,12 +65,17 @@ pub fn write<A: Access>(
 #[inline(always)]
 pub fn is_of_part(mount: Ptr<VfsMount, Probed>) -> bool {
     let root = mount.address_in(VFSMOUNT_ROOT);
-    Ptr::<Dentry, Probed>::new(root as *const u8).is_some_and(|root| root.address_in(DENTRY_PARENT) != root.address())
+    Ptr::<Dentry, Probed>::new(root as *const u8)
+        .is_some_and(|root| root.address_in(DENTRY_PARENT) != root.address())
 }
 
 /// Writes the path of a dentry from the root of its file system, whatever part of that is mounted where.
 #[inline(always)]
-pub fn write_in_volume(scratch: *mut Scratch, dentry: Ptr<Dentry, Probed>, mount: Ptr<VfsMount, Probed>) -> Path {
+pub fn write_in_volume(
+    scratch: *mut Scratch,
+    dentry: Ptr<Dentry, Probed>,
+    mount: Ptr<VfsMount, Probed>,
+) -> Path {
     // SAFETY: the map's own memory.
     let (walk, buffer) = unsafe { (&raw mut (*scratch).walk, (&raw mut (*scratch).path).cast::<u8>()) };
     // SAFETY: the map's own memory.

@@ -1,10 +1,7 @@
 //! `process.exec`, `process.fork`, `process.exit`.
 
 use aya_ebpf::{
-    helpers::{
-        bpf_get_current_task,
-        generated::bpf_probe_read_user_str,
-    },
+    helpers::{bpf_get_current_task, generated::bpf_probe_read_user_str},
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
@@ -203,9 +200,7 @@ impl Tail<EXEC, BEFORE_ARGS> {
         let before = volatile::get(taken);
         let offset = bound::<{ u16::MAX as u32 }>(self.len() + before);
         // SAFETY: `CHUNK` bytes from there on are inside the scratch buffer, whatever the bound lets through.
-        let place = unsafe {
-            (&raw mut (*self.scratch).record).cast::<u8>().add(EXEC + offset as usize)
-        };
+        let place = unsafe { (&raw mut (*self.scratch).record).cast::<u8>().add(EXEC + offset as usize) };
         // SAFETY: as above.
         let read = unsafe {
             bpf_probe_read_user_str(place.cast(), CHUNK as u32, volatile::get(address) as *const _)

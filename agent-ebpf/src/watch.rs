@@ -11,7 +11,9 @@ use aya_ebpf::{
 };
 use nightjar_abi::{
     fields::*,
-    files::{ALL_LEVELS, FileSettings, FoldKey, Folded, KernelInode, WATCH_DEPTH, WatchKey, Watched, name_key},
+    files::{
+        ALL_LEVELS, FileSettings, FoldKey, Folded, KernelInode, WATCH_DEPTH, WatchKey, Watched, name_key,
+    },
     record::Anchor,
 };
 
@@ -164,7 +166,12 @@ fn epoch(settings: &FileSettings) -> u64 {
 /// Whether what is in a directory concerns somebody: by the dentry of the directory, and the device of its file
 /// system.
 #[inline(always)]
-fn verdict(files: *mut Files, settings: &FileSettings, directory: u64, device: u32) -> Option<*const Verdict> {
+fn verdict(
+    files: *mut Files,
+    settings: &FileSettings,
+    directory: u64,
+    device: u32,
+) -> Option<*const Verdict> {
     // SAFETY: the map's own memory.
     let (copy, verdict) = unsafe { (&raw mut (*files).above, &raw mut (*files).verdict) };
     let dentry = Copied::<Dentry, DENTRY>::read(copy, directory)?;
@@ -178,7 +185,8 @@ fn verdict(files: *mut Files, settings: &FileSettings, directory: u64, device: u
         }
     }
     let node = Ptr::<Inode, Probed>::new(inode as *const u8)?;
-    let is_proc = Ptr::<SuperBlock, Probed>::new(node.address_in(INODE_SB) as *const u8)?.get(SB_MAGIC) == PROC;
+    let is_proc =
+        Ptr::<SuperBlock, Probed>::new(node.address_in(INODE_SB) as *const u8)?.get(SB_MAGIC) == PROC;
     // SAFETY: the map's own memory.
     unsafe {
         *verdict = Verdict {
@@ -210,7 +218,9 @@ fn climb(files: *mut Files, level: u32, device: u32) -> bool {
     // SAFETY: the map's own memory; volatile so that it stays there, see `Walk`.
     unsafe {
         let node = (&raw const (*files).climb).read_volatile();
-        let Some(dentry) = Copied::<Dentry, DENTRY>::read(&raw mut (*files).dentry, node) else { return false };
+        let Some(dentry) = Copied::<Dentry, DENTRY>::read(&raw mut (*files).dentry, node) else {
+            return false;
+        };
         let Some(inode) = Ptr::<Inode, Probed>::new(dentry.address_in(DENTRY_INODE) as *const u8) else {
             return false;
         };
@@ -259,7 +269,9 @@ pub fn is_of_no_concern(settings: &FileSettings, file: u64) -> bool {
     if settings.hard_links & if can_write { 2 } else { 1 } != 0 {
         return false;
     }
-    let Some(own) = Ptr::<Dentry, Probed>::new(file.address_in(FILE_DENTRY) as *const u8) else { return false };
+    let Some(own) = Ptr::<Dentry, Probed>::new(file.address_in(FILE_DENTRY) as *const u8) else {
+        return false;
+    };
     let directory = own.address_in(DENTRY_PARENT);
     let mut bytes = [0; DENTRY];
     let Some(dentry) = Copied::<Dentry, DENTRY>::read(&raw mut bytes, directory) else { return false };
@@ -385,7 +397,9 @@ pub fn is_proc_name(settings: &FileSettings, name: u64, len: u32) -> bool {
     }
     let mut head = 0_u64;
     // SAFETY: as above.
-    unsafe { bpf_probe_read_kernel((&raw mut head).cast(), bound::<15>(u64::from(len)) as u32, name as *const _) };
+    unsafe {
+        bpf_probe_read_kernel((&raw mut head).cast(), bound::<15>(u64::from(len)) as u32, name as *const _)
+    };
     settings.proc_names.contains(&head)
 }
 

@@ -2,9 +2,8 @@
 #![allow(unsafe_code, reason = "the only place where bytes become a structure")]
 
 use super::{
-    Anchor, Credentials, Creds, Exec, ExecFailed, Exit, FileCall, FileInfo, FileOpen, Fork, Header, Namespaces,
-    NewCgroup, Operand, Snapshot,
-    Span, TaskInfo, TaskRef,
+    Anchor, Credentials, Creds, Exec, ExecFailed, Exit, FileCall, FileInfo, FileOpen, Fork, Header,
+    Namespaces, NewCgroup, Operand, Snapshot, Span, TaskInfo, TaskRef,
 };
 
 /// A layout that any bytes are a valid value of.

@@ -6,8 +6,8 @@
 mod body;
 
 use nightjar_abi::record::{
-    ABI_VERSION, Anchor, Credentials, Creds, Exec, ExecFailed, Exit, FileCall, FileInfo, FileOpen, Fork, Header,
-    Kind, Namespaces, NewCgroup, Operand, Snapshot, Span, TaskInfo, TaskRef, span_flags,
+    ABI_VERSION, Anchor, Credentials, Creds, Exec, ExecFailed, Exit, FileCall, FileInfo, FileOpen, Fork,
+    Header, Kind, Namespaces, NewCgroup, Operand, Snapshot, Span, TaskInfo, TaskRef, span_flags,
 };
 
 /// A record, its texts borrowed from the ring buffer.

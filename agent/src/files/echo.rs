@@ -78,7 +78,17 @@ pub(super) struct Echoes {
 impl Echo {
     pub(super) fn new(class: Class, pid: u32, path: Vec<u8>, is_directory: bool, time: u64) -> Self {
         let read = Instant::now();
-        Self { class, pid, path, target: Vec::new(), is_directory, time, read, confirmed: false, doubtful: false }
+        Self {
+            class,
+            pid,
+            path,
+            target: Vec::new(),
+            is_directory,
+            time,
+            read,
+            confirmed: false,
+            doubtful: false,
+        }
     }
 }
 
@@ -128,8 +138,9 @@ impl Echoes {
         // Of a rename one of the names may be where nothing is watched.
         let keys = [(path, target), (path, &[][..]), (&[][..], target)];
         let keys = keys.into_iter().take(if target.is_empty() { 1 } else { 3 });
-        let number =
-            keys.into_iter().find_map(|(path, target)| self.first(&self.by_path, (pid, class, paths(path, target)), time))?;
+        let number = keys
+            .into_iter()
+            .find_map(|(path, target)| self.first(&self.by_path, (pid, class, paths(path, target)), time))?;
         self.take(number, time)
     }
 
@@ -156,7 +167,13 @@ impl Echoes {
 
     /// The notification that goes with a record whose name was changed during the call: the one whose turn it is,
     /// certain if there is no other.
-    pub(super) fn confirm_next(&mut self, class: Class, pid: u32, is_directory: bool, time: u64) -> Option<Confirmed> {
+    pub(super) fn confirm_next(
+        &mut self,
+        class: Class,
+        pid: u32,
+        is_directory: bool,
+        time: u64,
+    ) -> Option<Confirmed> {
         let turns = self.turns.get(&(pid, class))?;
         let (number, is_only) = (*turns.front()?, turns.len() == 1);
         if self.get(number)?.is_directory != is_directory {
@@ -175,7 +192,8 @@ impl Echoes {
         let pair = [(one, other), (other, one)];
         let fits = |echo: &Echo| pair.iter().any(|(old, new)| echo.path == *old && echo.target == *new);
         let turns = self.turns.get(&(pid, Class::Rename)).into_iter().flatten();
-        let found: Vec<_> = turns.copied().filter(|number| self.get(*number).is_some_and(fits)).take(2).collect();
+        let found: Vec<_> =
+            turns.copied().filter(|number| self.get(*number).is_some_and(fits)).take(2).collect();
         for number in &found {
             self.take(*number, time);
         }
@@ -224,11 +242,12 @@ impl Echoes {
         }
     }
 
-    /// Those that no record came for in time.
-    pub(super) fn expired(&mut self, now: Instant) -> Vec<Echo> {
+    /// Those that no record came for in time. All records of what was done until `drained` have been here.
+    pub(super) fn expired(&mut self, now: Instant, drained: Instant) -> Vec<Echo> {
         let mut expired = Vec::new();
         while let Some(echo) = self.waiting.front() {
-            if self.waiting.len() <= MOST && now.duration_since(echo.read) < HOLD {
+            let is_early = now.duration_since(echo.read) < HOLD || echo.read > drained;
+            if self.waiting.len() <= MOST && is_early {
                 break;
             }
             let Some(echo) = self.waiting.pop_front() else { break };
@@ -291,7 +310,7 @@ mod tests {
 
     fn expired(echoes: &mut Echoes) -> Vec<Vec<u8>> {
         let later = Instant::now() + HOLD;
-        echoes.expired(later).into_iter().map(|echo| echo.path).collect()
+        echoes.expired(later, later).into_iter().map(|echo| echo.path).collect()
     }
 
     #[test]
@@ -377,7 +396,9 @@ mod tests {
         for (old, new) in [("/etc/a", "/etc/b"), ("/etc/b", "/etc/a"), ("/etc/a", "/etc/b"), ("", "/etc/c")] {
             echoes.push(rename(old, new));
         }
-        for (old, new) in [("/etc/a", "/etc/b"), ("/etc/b", "/etc/a"), ("/etc/a", "/etc/b"), ("/tmp/c", "/etc/c")] {
+        for (old, new) in
+            [("/etc/a", "/etc/b"), ("/etc/b", "/etc/a"), ("/etc/a", "/etc/b"), ("/tmp/c", "/etc/c")]
+        {
             let found = echoes.confirm(Class::Rename, 7, old.as_bytes(), new.as_bytes(), 0).unwrap();
             assert!(found.is_certain, "{old} {new}");
         }

@@ -3,13 +3,19 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
     mem,
-    os::{fd::AsFd as _, unix::ffi::{OsStrExt as _, OsStringExt as _}},
+    os::{
+        fd::AsFd as _,
+        unix::ffi::{OsStrExt as _, OsStringExt as _},
+    },
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use nightjar_abi::{
-    files::{Act as CallAct, CALLS, Call, FileSettings, FoldKey, Folded, IOCTL, PROC_NAMES, WatchKey, Watched, key_of_name},
+    files::{
+        Act as CallAct, CALLS, Call, FileSettings, FoldKey, Folded, IOCTL, PROC_NAMES, WatchKey, Watched,
+        key_of_name,
+    },
     hook::Hook,
     record::{Anchor, FileCall, Operand, TaskInfo, open_facts, operand, task_flags},
 };
@@ -306,8 +312,11 @@ impl Monitor {
             let mask = mask_of(&mark);
             let Ok(object) = hold(&mark.path) else { continue };
             let Some(handle) = self.mark(&object, &mark.path, mark.is_directory, mask) else { continue };
-            let names = std::iter::once(&mark.canonical).chain(&mark.aliases).map(|name| bytes_of(name)).collect();
-            if mark.is_directory && let Some(now) = tree::look(&mark.path) {
+            let names =
+                std::iter::once(&mark.canonical).chain(&mark.aliases).map(|name| bytes_of(name)).collect();
+            if mark.is_directory
+                && let Some(now) = tree::look(&mark.path)
+            {
                 self.tree.learn(mark.canonical.as_os_str().as_bytes(), now);
             }
             let generation = self.generation;
@@ -327,7 +336,12 @@ impl Monitor {
         }
         if let Some(handle) = self.mark(file, &anchor.path, false, mask) {
             let names = std::iter::once(&anchor.canonical).chain(&anchor.aliases).map(|name| bytes_of(name));
-            let marked = Marked { path: anchor.path.clone(), names: names.collect(), mask, generation: self.generation };
+            let marked = Marked {
+                path: anchor.path.clone(),
+                names: names.collect(),
+                mask,
+                generation: self.generation,
+            };
             self.tree.mark(handle, marked);
         }
     }
@@ -351,7 +365,8 @@ impl Monitor {
         let handle = Handle::of(object.as_fd()).ok()?;
         if let Entry::Vacant(place) = self.tree.volumes.entry(handle.as_ref().volume())
             && is_directory
-            && let Ok(volume) = openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            && let Ok(volume) =
+                openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         {
             place.insert(volume);
         }
@@ -384,8 +399,12 @@ impl Monitor {
                 self.tree.anchors.remove(&InodeNumber { inode: key.inode, device: key.device });
             }
         }
-        let old: Vec<_> =
-            self.tree.marked.extract_if(|_, marked| marked.generation != generation).map(|(_, old)| old).collect();
+        let old: Vec<_> = self
+            .tree
+            .marked
+            .extract_if(|_, marked| marked.generation != generation)
+            .map(|(_, old)| old)
+            .collect();
         self.tree.count_places();
         for marked in old {
             // What is gone has taken its mark with it.
@@ -420,11 +439,12 @@ impl Monitor {
         &self.lost
     }
 
-    /// Does what is due: to be called after every drain of the rings.
-    pub fn tick(&mut self) {
+    /// Does what is due: to be called after every drain of the rings. `drained`: all records of what was done until
+    /// then have been here.
+    pub fn tick(&mut self, drained: Instant) {
         let now = Instant::now();
         self.read();
-        for echo in self.echoes.expired(now) {
+        for echo in self.echoes.expired(now, drained) {
             self.unconfirmed(echo);
         }
         if !self.sessions.is_empty() {
@@ -446,7 +466,7 @@ impl Monitor {
     pub fn finish(&mut self) {
         let long = Instant::now() + Duration::from_secs(3600);
         self.read();
-        for echo in self.echoes.expired(long) {
+        for echo in self.echoes.expired(long, long) {
             self.unconfirmed(echo);
         }
         for session in self.sessions.long(long) {
@@ -569,7 +589,10 @@ impl Monitor {
 
     /// A file has come to be.
     fn created(&mut self, path: &[u8], pid: u32) {
-        self.recent.insert(tree::hash(path), Recent { when: Instant::now(), pid, changed: false, open_follows: false });
+        self.recent.insert(
+            tree::hash(path),
+            Recent { when: Instant::now(), pid, changed: false, open_follows: false },
+        );
     }
 
     /// Tells of files that were made, or written, in a directory before that could be watched.
@@ -686,7 +709,9 @@ impl Monitor {
             Class::Open => ("file.open", Operation::Open),
             Class::Create if echo.is_directory => ("file.mkdir", Operation::Mkdir),
             Class::Create => match now {
-                Some(now) if describe::kind(now.mode) == "symlink" || now.links > 1 => ("file.link", Operation::Link),
+                Some(now) if describe::kind(now.mode) == "symlink" || now.links > 1 => {
+                    ("file.link", Operation::Link)
+                }
                 _ => ("file.create", Operation::Create),
             },
             Class::Delete if echo.is_directory => ("file.rmdir", Operation::Rmdir),
@@ -703,7 +728,8 @@ impl Monitor {
             Class::Rename => self.tree.forget(&echo.path),
             _ => self.tree.known(&echo.path),
         };
-        let now = if echo.class == Class::Rename { tree::look(path_from(&echo.target)).or(before) } else { now };
+        let now =
+            if echo.class == Class::Rename { tree::look(path_from(&echo.target)).or(before) } else { now };
         let replaced = if echo.class == Class::Rename && !echo.target.is_empty() {
             now.and_then(|now| self.tree.learn(&echo.target, now))
                 .filter(|replaced| now.is_none_or(|now| now.inode != replaced.inode))
@@ -723,7 +749,9 @@ impl Monitor {
         }
         if echo.class == Class::Create {
             self.created(&echo.path, echo.pid);
-            if kind == "file.create" && let Some(recent) = self.recent.get_mut(&tree::hash(&echo.path)) {
+            if kind == "file.create"
+                && let Some(recent) = self.recent.get_mut(&tree::hash(&echo.path))
+            {
                 recent.open_follows = true;
             }
         }
@@ -761,7 +789,9 @@ impl Monitor {
                 return;
             }
             let (was, is, changed) = describe::differences(before, now);
-            if before.is_some_and(|before| now.is_some_and(|now| before.links != now.links)) && changed.is_empty() {
+            if before.is_some_and(|before| now.is_some_and(|now| before.links != now.links))
+                && changed.is_empty()
+            {
                 // It has got or lost a name, of which another event tells.
                 return;
             }
@@ -770,7 +800,10 @@ impl Monitor {
         if kind == "file.link" {
             body.symbolic = body.r#type == "symlink";
             let to = if body.symbolic { std::fs::read_link(path_from(&echo.path)).ok() } else { None };
-            body.target = to.map(|to| v1::FileTarget { path: describe::path(to.as_os_str().as_bytes()), ..v1::FileTarget::default() });
+            body.target = to.map(|to| v1::FileTarget {
+                path: describe::path(to.as_os_str().as_bytes()),
+                ..v1::FileTarget::default()
+            });
         }
         self.acts.push(Act { kind, time: echo.time, last: None, actor: Actor::Pid(echo.pid), body });
     }
@@ -1011,11 +1044,14 @@ impl Monitor {
         let FileCallRecord { body, text, .. } = record;
         let pid = body.info.task.pid;
         let mut first = self.named(&body.first, &record.first, body);
-        let mut second = (body.second.what != operand::NONE).then(|| self.named(&body.second, &record.second, body));
+        let mut second =
+            (body.second.what != operand::NONE).then(|| self.named(&body.second, &record.second, body));
         let unlinks_directory = call.act == CallAct::Rmdir
             || call.name == "unlinkat" && body.args[2] & libc::AT_REMOVEDIR as u64 != 0;
         let (kind, operation, class) = match call.act {
-            CallAct::Delete | CallAct::Rmdir if unlinks_directory => ("file.rmdir", Operation::Rmdir, Class::Delete),
+            CallAct::Delete | CallAct::Rmdir if unlinks_directory => {
+                ("file.rmdir", Operation::Rmdir, Class::Delete)
+            }
             CallAct::Delete | CallAct::Rmdir => ("file.delete", Operation::Delete, Class::Delete),
             CallAct::Rename => ("file.rename", Operation::Rename, Class::Rename),
             CallAct::Link | CallAct::Symlink => ("file.link", Operation::Link, Class::Create),
@@ -1056,7 +1092,9 @@ impl Monitor {
                 let is_directory = matches!(kind, "file.mkdir" | "file.rmdir");
                 self.echoes.confirm_next(class, pid, is_directory, time)
             });
-            if let Some(Confirmed { echo, .. }) = confirmed.filter(|confirmed| by_name && confirmed.is_certain) {
+            if let Some(Confirmed { echo, .. }) =
+                confirmed.filter(|confirmed| by_name && confirmed.is_certain)
+            {
                 match (call.act, &mut second) {
                     (CallAct::Link, Some(second)) => second.is_truly(&echo.path),
                     (CallAct::Rename, Some(second)) => {
@@ -1069,7 +1107,9 @@ impl Monitor {
         }
         let policies = self.options.policies.clone();
         let is_directory = matches!(kind, "file.mkdir" | "file.rmdir");
-        let find = |named: &Named| named.names.iter().find_map(|name| policies.matching(name, operation, is_directory));
+        let find = |named: &Named| {
+            named.names.iter().find_map(|name| policies.matching(name, operation, is_directory))
+        };
         let policy: Option<&Policy> = find(&first).or_else(|| second.as_ref().and_then(find));
         if policy.is_none() && !self.options.all {
             return Err(Discard::NotWatched);
@@ -1093,16 +1133,24 @@ impl Monitor {
         match call.act {
             CallAct::Delete | CallAct::Rmdir => {
                 let before = self.tree.forget(&canonical);
-                activity = describe::of_known(before, before.map_or_else(String::new, |_| device_at(path_from(parent(place)))));
-                activity.links = before.filter(|_| !is_directory).map(|before| before.links.saturating_sub(1));
+                activity = describe::of_known(
+                    before,
+                    before.map_or_else(String::new, |_| device_at(path_from(parent(place)))),
+                );
+                activity.links =
+                    before.filter(|_| !is_directory).map(|before| before.links.saturating_sub(1));
                 activity.r#type = if is_directory { "directory".to_owned() } else { activity.r#type };
             }
             CallAct::Rename => {
-                let other_name = other.as_ref().and_then(|other| other.names.first().cloned()).unwrap_or_default();
+                let other_name =
+                    other.as_ref().and_then(|other| other.names.first().cloned()).unwrap_or_default();
                 let moved = self.tree.forget(&canonical);
                 let other_before = self.tree.forget(&other_name);
                 let now = moved.or_else(|| look(&other_name));
-                activity = describe::of_known(now, device_at(path_from(parent(if other_name.is_empty() { place } else { &other_name }))));
+                activity = describe::of_known(
+                    now,
+                    device_at(path_from(parent(if other_name.is_empty() { place } else { &other_name }))),
+                );
                 if let Some(now) = now.filter(|_| !other_name.is_empty()) {
                     self.tree.learn(&other_name, now);
                 }
@@ -1156,7 +1204,8 @@ impl Monitor {
                     self.tree.learn(&canonical, Known { size, modified, ..now });
                 }
                 activity.before = before;
-                activity.after = Some(v1::FileAttributes { size: Some(size), ..v1::FileAttributes::default() });
+                activity.after =
+                    Some(v1::FileAttributes { size: Some(size), ..v1::FileAttributes::default() });
                 // Not to be told again at the close, unless more is written.
                 self.sessions.end(&canonical);
             }
@@ -1166,7 +1215,10 @@ impl Monitor {
                     self.tree.learn(&canonical, now);
                 }
                 self.created(&canonical, pid);
-                activity = describe::of_known(now, if now.is_some() { device_at(path_from(place)) } else { String::new() });
+                activity = describe::of_known(
+                    now,
+                    if now.is_some() { device_at(path_from(place)) } else { String::new() },
+                );
                 activity.symbolic = call.act == CallAct::Symlink;
                 if is_directory {
                     activity.r#type = "directory".to_owned();
@@ -1181,7 +1233,8 @@ impl Monitor {
         activity.policy = policy.map_or_else(String::new, |policy| policy.name().to_owned());
         call.name.clone_into(&mut activity.call);
         if call.act == CallAct::Symlink {
-            activity.target = Some(v1::FileTarget { path: describe::path(text.bytes), ..v1::FileTarget::default() });
+            activity.target =
+                Some(v1::FileTarget { path: describe::path(text.bytes), ..v1::FileTarget::default() });
         } else if let Some(other) = other {
             let differs = other.source != of.source;
             activity.target = Some(v1::FileTarget {
@@ -1260,10 +1313,14 @@ impl Monitor {
         };
         let policies = self.options.policies.clone();
         let policy_of = |names: Vec<Vec<u8>>| {
-            names.iter().find_map(|name| policies.matching(name, Operation::Copy, false)).map(|policy| policy.name().to_owned())
+            names
+                .iter()
+                .find_map(|name| policies.matching(name, Operation::Copy, false))
+                .map(|policy| policy.name().to_owned())
         };
         let mut source = side(&body.first, first);
-        source.policy = policy_of(self.names(&body.first.anchor, &first.path, &first.volume)).unwrap_or_default();
+        source.policy =
+            policy_of(self.names(&body.first.anchor, &first.path, &first.volume)).unwrap_or_default();
         if is_pipe(&body.second) {
             if self.pipes.len() < MOST_COPIES {
                 self.pipes.insert((pid, body.second.file.inode), source);
@@ -1283,7 +1340,9 @@ impl Monitor {
         if source.policy.is_empty() && !self.options.all || body.result == 0 && call.name != "ioctl" {
             return Err(Discard::NotWatched);
         }
-        let is_file = |operand: &Operand| matches!(describe::kind(operand.file.mode).as_str(), "regular" | "block_device");
+        let is_file = |operand: &Operand| {
+            matches!(describe::kind(operand.file.mode).as_str(), "regular" | "block_device")
+        };
         if !is_file(&body.second) {
             // Sent away, not copied.
             return Err(Discard::NotWatched);
@@ -1301,7 +1360,12 @@ impl Monitor {
                 mode: target.mode,
                 ..v1::FileTarget::default()
             });
-            Copying { info: Box::new(body.info), body: source, time: body.header.time, touched: Instant::now() }
+            Copying {
+                info: Box::new(body.info),
+                body: source,
+                time: body.header.time,
+                touched: Instant::now(),
+            }
         });
         copying.body.bytes += bytes;
         copying.touched = Instant::now();
@@ -1316,7 +1380,8 @@ impl Monitor {
             return;
         }
         let crowded = self.copies.len() > MOST_COPIES;
-        let ended = self.copies.extract_if(|_, copy| crowded || now.duration_since(copy.touched) >= COPY_PAUSE);
+        let ended =
+            self.copies.extract_if(|_, copy| crowded || now.duration_since(copy.touched) >= COPY_PAUSE);
         let ended = ended.map(|((pid, ..), copy)| (pid, copy)).collect::<Vec<_>>();
         for (pid, copy) in ended {
             self.pipes.retain(|(of, _), _| *of != pid);
@@ -1353,7 +1418,13 @@ impl Monitor {
             Some(Some(first)) => {
                 let First { info, kind, mut body, time } = *first;
                 body.count = folded.count;
-                self.acts.push(Act { kind, time, last: Some(folded.last), actor: Actor::Task(Box::new(info)), body });
+                self.acts.push(Act {
+                    kind,
+                    time,
+                    last: Some(folded.last),
+                    actor: Actor::Task(Box::new(info)),
+                    body,
+                });
             }
             // The first was no event, and so are they.
             Some(None) => {}
@@ -1441,7 +1512,9 @@ fn changed_by(act: CallAct, body: &FileCall, text: &Text<'_>, found: Vec<String>
     match act {
         CallAct::Mode => one("mode"),
         CallAct::Times => one("times"),
-        CallAct::SetXattr | CallAct::RemoveXattr if text.bytes.starts_with(b"system.posix_acl_") => one("acl"),
+        CallAct::SetXattr | CallAct::RemoveXattr if text.bytes.starts_with(b"system.posix_acl_") => {
+            one("acl")
+        }
         CallAct::SetXattr | CallAct::RemoveXattr => one("xattr"),
         CallAct::Owner => {
             let at = if body.call == 260 { 2 } else { 1 };
@@ -1477,7 +1550,8 @@ fn mount(call: &Call, record: &FileCallRecord<'_>) -> FileActivity {
         CallAct::Mount => {
             let raw = describe::path(second.name.bytes);
             mount.flags = describe::mount_flags(flags);
-            const PROPAGATION: u64 = libc::MS_SHARED | libc::MS_PRIVATE | libc::MS_SLAVE | libc::MS_UNBINDABLE;
+            const PROPAGATION: u64 =
+                libc::MS_SHARED | libc::MS_PRIVATE | libc::MS_SLAVE | libc::MS_UNBINDABLE;
             let operation = if flags & libc::MS_REMOUNT != 0 {
                 "remount"
             } else if flags & libc::MS_BIND != 0 {
@@ -1512,7 +1586,11 @@ fn mount(call: &Call, record: &FileCallRecord<'_>) -> FileActivity {
         }
         CallAct::MountSetattr => "change",
         _ => {
-            if call.name == "open_tree" { "clone" } else { "mount" }
+            if call.name == "open_tree" {
+                "clone"
+            } else {
+                "mount"
+            }
         }
     };
     operation.clone_into(&mut mount.operation);

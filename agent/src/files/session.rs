@@ -60,7 +60,10 @@ impl Sessions {
 
     /// Files that have been written for long. They are begun anew by the next change.
     pub(super) fn long(&mut self, now: Instant) -> Vec<Session> {
-        self.0.extract_if(|_, session| now.duration_since(session.since) >= PATIENCE).map(|(_, long)| long).collect()
+        self.0
+            .extract_if(|_, session| now.duration_since(session.since) >= PATIENCE)
+            .map(|(_, long)| long)
+            .collect()
     }
 
     /// A file has another name.

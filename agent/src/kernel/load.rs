@@ -24,9 +24,9 @@ use tracing::{debug, info, warn};
 use super::{
     btf::{self, BtfError as FieldsBtfError},
     controls::Controls,
-    files::{FileControls, shapes},
     counters::Counters,
     fields::{ResolveError, resolve},
+    files::{FileControls, shapes},
     plan::{self, Candidate, HookKind, PLAN, Probes, SensorPlan, Serving},
     ring::Ring,
     tracefs,
@@ -180,9 +180,9 @@ impl Kernel {
         }?;
         drop(btf);
         give_back_memory();
-        files.is_served = serving.iter().any(|serving| {
-            serving.plan.sensor == plan::Sensor::FileOpen && serving.candidate.is_some()
-        });
+        files.is_served = serving
+            .iter()
+            .any(|serving| serving.plan.sensor == plan::Sensor::FileOpen && serving.candidate.is_some());
         Ok(Self {
             ebpf,
             files: Some(files),

@@ -351,7 +351,8 @@ impl Pipeline {
         let Some(monitor) = &self.files else { return Vec::new() };
         let lost = monitor.lost();
         let before = mem::replace(&mut self.told_of_files, lost.clone());
-        let more = lost.iter().map(|(what, count)| (what, count - before.get(what).copied().unwrap_or_default()));
+        let more =
+            lost.iter().map(|(what, count)| (what, count - before.get(what).copied().unwrap_or_default()));
         more.filter(|(_, count)| *count > 0)
             .map(|((hook, reason), count)| v1::Loss {
                 hook: (*hook).to_owned(),
@@ -472,13 +473,13 @@ impl Pipeline {
         self.files.as_mut()
     }
 
-    /// Takes what was found out about files by other means than records. `last`: all of it, as no more will come.
-    pub fn notice_files(&mut self, last: bool, sink: &mut impl Sink) {
+    /// Takes what was found out about files by other means than records. All records of what was done until `drained`
+    /// have been here; none: no more will come.
+    pub fn notice_files(&mut self, drained: Option<Instant>, sink: &mut impl Sink) {
         let Some(monitor) = &mut self.files else { return };
-        if last {
-            monitor.finish();
-        } else {
-            monitor.tick();
+        match drained {
+            Some(drained) => monitor.tick(drained),
+            None => monitor.finish(),
         }
         for act in monitor.take_acts() {
             self.stats.received += 1;

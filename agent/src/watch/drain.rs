@@ -241,10 +241,14 @@ impl Drain {
         let start = Instant::now();
         self.apply_verdicts();
         let (mut told, mut told_at) = (Sample::zero(), self.since);
-        let mut next_sample = start + SAMPLE_INTERVAL;
+        let (mut next_sample, mut drained) = (start + SAMPLE_INTERVAL, start);
         loop {
+            let began = Instant::now();
             let more = self.drain();
-            self.pipeline.notice_files(false, &mut self.outputs);
+            if !more {
+                drained = began;
+            }
+            self.pipeline.notice_files(Some(drained), &mut self.outputs);
             let now = Instant::now();
             if now >= next_sample {
                 next_sample = now + SAMPLE_INTERVAL;
@@ -276,7 +280,7 @@ impl Drain {
         while self.drain() {
             self.outputs.flush();
         }
-        self.pipeline.notice_files(true, &mut self.outputs);
+        self.pipeline.notice_files(None, &mut self.outputs);
         self.tell_losses(&mut told, &mut told_at);
         self.outputs.flush();
         self.finish(&told, start.elapsed())

@@ -326,7 +326,9 @@ impl Watch {
             },
         };
         // Last, as the kernel takes some 70 ms for each system call that is hooked.
-        tokio::task::spawn_blocking(move || drop(kernel)).await.context("the programs could not be detached")?;
+        tokio::task::spawn_blocking(move || drop(kernel))
+            .await
+            .context("the programs could not be detached")?;
         stopped
     }
 }

@@ -199,7 +199,9 @@ impl<'a> HandleRef<'a> {
     pub fn open(self, volume: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
         let mut handle = FileHandle { len: 0, kind: 0, bytes: [0; MAX_LEN] };
         let number = |at: usize| self.0.get(at..at + 4).and_then(|four| <[u8; 4]>::try_from(four).ok());
-        let (Some(len), Some(kind)) = (number(FSID_LEN), number(FSID_LEN + 4)) else { return Err(Errno::STALE) };
+        let (Some(len), Some(kind)) = (number(FSID_LEN), number(FSID_LEN + 4)) else {
+            return Err(Errno::STALE);
+        };
         (handle.len, handle.kind) = (u32::from_ne_bytes(len), i32::from_ne_bytes(kind));
         let bytes = &self.0[HEAD..];
         handle.bytes.get_mut(..bytes.len()).ok_or(Errno::STALE)?.copy_from_slice(bytes);
