@@ -238,6 +238,7 @@ macro_rules! calls {
 }
 
 calls! {
+    16 "ioctl" Copy Place::Fd(2), Place::Fd(0), None;
     40 "sendfile" ["sendfile64"] Copy Place::Fd(1), Place::Fd(0), None;
     76 "truncate" Truncate Place::Name(0), Place::None, None;
     77 "ftruncate" Truncate Place::Fd(0), Place::None, None;
@@ -285,10 +286,6 @@ calls! {
     466 "removexattrat" RemoveXattr Place::At(0, 1), Place::None, Some(3);
 }
 
-/// `ioctl`, of which only what copies between files is looked at.
-pub const IOCTL: Call =
-    Call { number: 16, name: "ioctl", act: Act::Copy, first: Place::Fd(2), second: Place::Fd(0), text: None };
-
 /// Calls that open files, by their numbers on x86-64.
 pub const OPENS: &[(u32, &str)] =
     &[(2, "open"), (85, "creat"), (257, "openat"), (304, "open_by_handle_at"), (437, "openat2")];
@@ -330,7 +327,12 @@ pub mod shape_flags {
     pub const ALWAYS: u32 = 4;
     /// Copies, perhaps into a pipe.
     pub const COPIES: u32 = 8;
+    /// Only for one of the many things that it can be called for.
+    pub const IOCTL: u32 = 16;
 }
+
+/// Number of `ioctl`.
+const IOCTL: u32 = 16;
 
 impl CallShape {
     /// Numbers that a shape consists of.
@@ -362,7 +364,8 @@ impl CallShape {
             Act::Copy => shape_flags::COPIES,
             _ => 0,
         };
-        let flags = shape_flags::KNOWN | act;
+        let only = if call.number == IOCTL { shape_flags::IOCTL } else { 0 };
+        let flags = shape_flags::KNOWN | act | only;
         Self { flags, first_fd, first_name, second_fd, second_name, text, reserved: [0; 7] }
     }
 

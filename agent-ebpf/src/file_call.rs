@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use nightjar_abi::{
     fields::*,
-    files::{CALLS_LEN, CallShape, FileSettings, IOCTL, shape_flags},
+    files::{CALLS_LEN, CallShape, FileSettings, shape_flags},
     hook::{DropReason, Hook},
     record::{FileCall, FileInfo, Kind, Operand, PATH_MAX, Span, operand},
     settings::leave_out,
@@ -63,27 +63,14 @@ pub fn file_call(ctx: TracePointContext) -> i32 {
     0
 }
 
-/// `ioctl` returned: nearly always for something else.
-#[tracepoint]
-pub fn file_ioctl(ctx: TracePointContext) -> i32 {
-    let Some(count) = Count::seen(Hook::FileCall) else { return 0 };
-    // SAFETY: no preconditions.
-    let task = Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8);
-    let command = task.and_then(syscall::registers).map_or(0, |registers| registers.get(REGISTERS_ARG2));
-    if command == FICLONE {
-        handle(&ctx, count, CallShape::of(&IOCTL));
-    } else {
-        count.filtered();
-    }
-    0
-}
-
 #[inline(always)]
 fn handle(ctx: &TracePointContext, count: Count, shape: CallShape) {
     let Some(settings) = watch::settings() else { return };
     let result = syscall::result(ctx);
     let (own, _) = watch::is_own(settings);
-    if result < 0 || shape.flags == 0 || own {
+    // Nearly always it is called for something else.
+    let is_other = shape.flags & shape_flags::IOCTL != 0 && command() != FICLONE;
+    if result < 0 || shape.flags == 0 || own || is_other {
         count.filtered();
         return;
     }
@@ -113,6 +100,14 @@ fn handle(ctx: &TracePointContext, count: Count, shape: CallShape) {
         None => count.dropped(DropReason::ReadFault),
     }
     claim.release();
+}
+
+/// What `ioctl` was called for.
+#[inline(always)]
+fn command() -> u64 {
+    // SAFETY: no preconditions.
+    let task = Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8);
+    task.and_then(syscall::registers).map_or(0, |registers| registers.get(REGISTERS_ARG2))
 }
 
 /// Builds the record; gives its length, zero where it is no event.

@@ -252,7 +252,8 @@ pub struct Watch {
     #[schemars(schema_with = "shape::watch_operations")]
     pub operations: Vec<String>,
     /// Whether it holds in containers too, for the paths that these see. Without it the host's files alone
-    /// are covered.
+    /// are covered. In containers opens and calls are told, but not what only notifications tell of:
+    /// `file.modify`, `file.close`, 32-bit calls and io_uring.
     #[serde(default)]
     pub containers: bool,
 }

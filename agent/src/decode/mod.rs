@@ -12,7 +12,6 @@ use nightjar_abi::record::{
 
 /// A record, its texts borrowed from the ring buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack, and never kept")]
 pub enum Record<'a> {
     /// [`Exec`]
     Exec(ExecRecord<'a>),

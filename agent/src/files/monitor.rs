@@ -1,7 +1,7 @@
 //! Records and notifications to file events.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque, hash_map::Entry},
     mem,
     os::{
         fd::AsFd as _,
@@ -13,7 +13,7 @@ use std::{
 
 use nightjar_abi::{
     files::{
-        Act as CallAct, CALLS, Call, FileSettings, FoldKey, Folded, IOCTL, PROC_NAMES, WatchKey, Watched,
+        Act as CallAct, CALLS, Call, FileSettings, FoldKey, Folded, PROC_NAMES, WatchKey, Watched,
         key_of_name,
     },
     hook::Hook,
@@ -44,6 +44,8 @@ const GROUPS: usize = 4;
 const SETTLE: Duration = Duration::from_millis(200);
 /// How long a copy is added up after its last part.
 const COPY_PAUSE: Duration = Duration::from_millis(500);
+/// The most mount namespaces that are looked at between two times that everything is found anew.
+const MOST_NAMESPACES: usize = 4096;
 /// How long records are waited for of what was found in a new directory.
 const FOUND_PAUSE: Duration = Duration::from_millis(500);
 /// How many files that have come to be are remembered before those of long ago are forgotten.
@@ -148,6 +150,10 @@ pub struct Monitor {
     lost: BTreeMap<(&'static str, &'static str), u64>,
     own_pid: u32,
     mount_namespace: u64,
+    /// Mount namespaces with a root directory of their own, and a process in each.
+    roots: HashMap<u32, u32>,
+    /// Those that were looked at.
+    namespaces: HashSet<u32>,
 }
 
 /// A name that a call was given, and what is known of it.
@@ -203,6 +209,8 @@ impl Monitor {
             lost: BTreeMap::new(),
             own_pid: std::process::id(),
             mount_namespace,
+            roots: HashMap::new(),
+            namespaces: HashSet::new(),
         }
     }
 
@@ -241,6 +249,10 @@ impl Monitor {
             );
         }
         self.install(found);
+        self.namespaces.clear();
+        for (namespace, pid) in mem::take(&mut self.roots) {
+            self.entered(namespace, pid);
+        }
         self.drop_old();
         self.tell_programs(&proc_names);
         give_back_memory();
@@ -252,6 +264,41 @@ impl Monitor {
 
     fn limits(&self) -> Limits {
         Limits { directories: self.options.directories, files: MOST_FILES, ..Limits::default() }
+    }
+
+    /// A program runs in a mount namespace: if that has a root directory of its own, as containers have, what policies
+    /// name is looked for there too. Its directories are not marked: notifications do not say whose name of many they
+    /// use.
+    pub fn entered(&mut self, namespace: u32, pid: u32) {
+        if u64::from(namespace) == self.mount_namespace
+            || self.namespaces.len() >= MOST_NAMESPACES
+            || !self.namespaces.insert(namespace)
+        {
+            return;
+        }
+        let policies = self.options.policies.in_containers();
+        let fs = PathBuf::from(format!("/proc/{pid}/root"));
+        let is_theirs = |root: &rustix::fs::Stat| {
+            rustix::fs::stat("/").is_ok_and(|ours| (ours.st_dev, ours.st_ino) != (root.st_dev, root.st_ino))
+        };
+        if policies.iter().next().is_none() || !rustix::fs::stat(&fs).is_ok_and(|root| is_theirs(&root)) {
+            return;
+        }
+        self.roots.insert(namespace, pid);
+        let root = Root { prefix: format!("process {pid}: "), fs, containers_only: true };
+        let limits = Limits { directories: 0, files: 0, hard_links: 0, ..Limits::default() };
+        let found = resolve::resolve(&policies, &root, limits, &mut |_, _| {});
+        self.install(Resolution { marks: Vec::new(), ..found });
+        self.forget_verdicts();
+    }
+
+    /// Lets programs forget what they found out about directories.
+    fn forget_verdicts(&mut self) {
+        let now = self.controls.settings();
+        let settings = FileSettings { epoch: now.epoch + (1 << 32), hard_links: self.tree.single, ..now };
+        if let Err(error) = self.controls.set(settings) {
+            warn!("the kernel programs keep what they found out about directories: {error}");
+        }
     }
 
     /// Puts settings into force, and lets programs forget what they found out about directories.
@@ -650,11 +697,7 @@ impl Monitor {
         };
         let found = resolve::resolve_below(&policies, &root, self.limits(), path_from(path), &mut visit);
         self.install(found);
-        let now = self.controls.settings();
-        let settings = FileSettings { epoch: now.epoch + (1 << 32), ..now };
-        if let Err(error) = self.controls.set(settings) {
-            warn!("the kernel programs keep what they found out about directories: {error}");
-        }
+        self.forget_verdicts();
         for (path, known) in visited {
             if self.tree.known(&path).is_none() {
                 self.tree.learn(&path, known);
@@ -909,7 +952,8 @@ impl Monitor {
         let policy = names.iter().find_map(|name| {
             operations.iter().find_map(|operation| policies.matching(name, *operation, false))
         });
-        if created {
+        let is_elsewhere = self.roots.contains_key(&body.info.namespaces.mnt);
+        if created && !is_elsewhere {
             for name in &names {
                 let known = Known {
                     inode: body.file.inode,
@@ -1015,7 +1059,7 @@ impl Monitor {
     /// Why that is no event.
     pub fn called(&mut self, record: &FileCallRecord<'_>) -> Result<(&'static str, FileActivity), Discard> {
         let FileCallRecord { body, .. } = record;
-        let Some(call) = CALLS.iter().chain([&IOCTL]).find(|call| call.number == body.call) else {
+        let Some(call) = CALLS.iter().find(|call| call.number == body.call) else {
             return Err(Discard::NoEvent);
         };
         match call.act {
@@ -1125,7 +1169,9 @@ impl Monitor {
             (CallAct::Link, Some(second)) => (second, Some(first)),
             (_, second) => (first, second),
         };
-        let canonical = of.names.first().cloned().unwrap_or_default();
+        // What is known is known of the host's files alone.
+        let is_elsewhere = self.roots.contains_key(&body.info.namespaces.mnt);
+        let canonical = of.names.first().filter(|_| !is_elsewhere).cloned().unwrap_or_default();
         let is_ours = u64::from(body.info.namespaces.mnt) == self.mount_namespace;
         let place = if of.names.is_empty() && is_ours { &of.path } else { &canonical };
         let look = |path: &[u8]| if path.is_empty() { None } else { tree::look(path_from(path)) };
@@ -1142,8 +1188,8 @@ impl Monitor {
                 activity.r#type = if is_directory { "directory".to_owned() } else { activity.r#type };
             }
             CallAct::Rename => {
-                let other_name =
-                    other.as_ref().and_then(|other| other.names.first().cloned()).unwrap_or_default();
+                let other_name = other.as_ref().filter(|_| !is_elsewhere);
+                let other_name = other_name.and_then(|other| other.names.first().cloned()).unwrap_or_default();
                 let moved = self.tree.forget(&canonical);
                 let other_before = self.tree.forget(&other_name);
                 let now = moved.or_else(|| look(&other_name));
@@ -1282,7 +1328,8 @@ impl Monitor {
         } else {
             Vec::new()
         };
-        if is_ours && !texts.path.unreachable && !names.contains(&path) {
+        let is_known = is_ours || self.roots.contains_key(&body.info.namespaces.mnt);
+        if is_known && !texts.path.unreachable && !names.contains(&path) {
             names.push(path.clone());
         }
         Named {

@@ -134,11 +134,18 @@ impl Tree {
 
     /// What was known of a file, by its path as policies see it.
     pub(super) fn known(&self, path: &[u8]) -> Option<Known> {
+        // None of these: something in a root directory of its own.
+        if path.is_empty() {
+            return None;
+        }
         self.known.get(&hash(path)).copied()
     }
 
     /// Takes note of a file; what was known before.
     pub(super) fn learn(&mut self, path: &[u8], now: Known) -> Option<Known> {
+        if path.is_empty() {
+            return None;
+        }
         self.learn_hashed(hash(path), now)
     }
 

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use aya::maps::{Array, HashMap, MapData, MapError};
 use nightjar_abi::files::{
-    CALLS, CallShape, FileSettings, FoldKey, Folded, IOCTL, KernelInode, WatchKey, Watched,
+    CALLS, CallShape, FileSettings, FoldKey, Folded, KernelInode, WatchKey, Watched,
 };
 use rustix::{fs::fstat, thread::gettid};
 
@@ -113,7 +113,7 @@ impl FileControls {
 
 /// What the map `CALLS` is to have, by place.
 pub(super) fn shapes() -> impl Iterator<Item = (u32, [u64; CallShape::WORDS])> {
-    CALLS.iter().chain([&IOCTL]).map(|call| (call.number, CallShape::of(call).to_words()))
+    CALLS.iter().map(|call| (call.number, CallShape::of(call).to_words()))
 }
 
 fn watch_key(key: &WatchKey) -> [u64; 3] {
@@ -127,13 +127,16 @@ fn fold_key([inode, start, exec_id, who, how]: [u64; 5]) -> FoldKey {
 
 /// Two numbers as they lie in memory one after the other.
 fn pair(first: u32, second: u32) -> u64 {
-    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
-    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&first.to_ne_bytes());
+    bytes[4..].copy_from_slice(&second.to_ne_bytes());
+    u64::from_ne_bytes(bytes)
 }
 
 fn halves(both: u64) -> (u32, u32) {
-    let [a, b, c, d, e, f, g, h] = both.to_ne_bytes();
-    (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]))
+    let bytes = both.to_ne_bytes();
+    let half = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four of eight bytes"));
+    (half(0), half(4))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use nightjar_abi::{
-    files::{CALL_EXITS, CALLS, IOCTL, OPEN_EXITS, OPENS},
+    files::{CALL_EXITS, CALLS, OPEN_EXITS, OPENS},
     hook::Hook,
     record::call,
 };
@@ -213,7 +213,7 @@ pub const PLAN: &[SensorPlan] = &[
         required: false,
         candidates: &[Candidate {
             kind: HookKind::SyscallTracepoint,
-            programs: &[("file_call", CALL_EXITS), ("file_ioctl", &["sys_exit_ioctl"])],
+            programs: &[("file_call", CALL_EXITS)],
             worth: "who, when and how from the kernel; names from user memory, or what fanotify says they were",
         }],
     },
@@ -282,8 +282,8 @@ pub fn call_name(number: u32) -> Option<&'static str> {
 #[must_use]
 pub fn file_call_name(number: u32) -> Option<&'static str> {
     let opens = OPENS.iter().copied();
-    let all = opens.chain(CALLS.iter().chain([&IOCTL]).map(|call| (call.number, call.name)));
-    all.into_iter().find(|(known, _)| *known == number).map(|(_, name)| name)
+    let mut all = opens.chain(CALLS.iter().map(|call| (call.number, call.name)));
+    all.find(|(known, _)| *known == number).map(|(_, name)| name)
 }
 
 // === impl Sensor ===

@@ -403,6 +403,9 @@ impl Pipeline {
             Record::Exec(record) => {
                 let (info, now) = (&record.body.info, record.body.header.time);
                 self.learn_cgroup(info.cgroup_id, info.flags, &record.cgroup_path);
+                if let Some(monitor) = &mut self.files {
+                    monitor.entered(info.namespaces.mnt, info.task.pid);
+                }
                 let image = self.masked(event::image(record));
                 let mut known = self.table.exec(info, image.clone().kept(), now).clone();
                 known.image = Arc::new(image);
