@@ -13,6 +13,7 @@ pub mod fanotify;
 mod glob;
 mod inode;
 mod monitor;
+mod paths;
 pub mod policy;
 pub mod resolve;
 mod session;
