@@ -12,6 +12,7 @@ use std::{
     mem,
     os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -115,7 +116,7 @@ struct Copying {
 pub struct Monitor {
     options: Options,
     controls: FileControls,
-    groups: Vec<Group>,
+    groups: Arc<[Group]>,
     buffer: Option<Buffer>,
     tree: Tree,
     echoes: Echoes,
@@ -170,7 +171,7 @@ impl Monitor {
             options,
             controls,
             buffer: Some(Buffer::default()),
-            groups,
+            groups: groups.into(),
             tree: Tree::of(MOST_FILES),
             echoes: Echoes::default(),
             sessions: Sessions::default(),
@@ -397,7 +398,7 @@ impl Monitor {
             place.insert(volume);
         }
         let before = self.tree.marked.get(&handle).map(|marked| marked.mask);
-        for group in &self.groups {
+        for group in self.groups.iter() {
             let marked = match before {
                 Some(before) if before != mask => group.replace(object.as_fd(), before, mask),
                 _ if is_directory => group.mark_directory(object.as_fd(), mask),
@@ -435,7 +436,7 @@ impl Monitor {
         for marked in old {
             // What is gone has taken its mark with it.
             if let Ok(object) = hold(&marked.path) {
-                for group in &self.groups {
+                for group in self.groups.iter() {
                     let _had_none = group.unmark(object.as_fd());
                 }
             }

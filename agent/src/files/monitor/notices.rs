@@ -4,6 +4,7 @@ use std::{
     mem,
     os::unix::ffi::OsStrExt as _,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -36,8 +37,9 @@ impl Monitor {
     pub(super) fn read(&mut self) {
         let Some(mut buffer) = self.buffer.take() else { return };
         let time = since_boot();
-        let groups = mem::take(&mut self.groups);
-        for group in &groups {
+        // What is told of a new directory is that it is to be marked.
+        let groups = Arc::clone(&self.groups);
+        for group in groups.iter() {
             match group.read(&mut buffer, |notice| self.notice(&notice, time)) {
                 Ok(drained) if drained.malformed > 0 => {
                     *self.lost.entry(("fanotify", "undecodable")).or_default() += drained.malformed;
@@ -46,7 +48,6 @@ impl Monitor {
                 Err(error) => debug!("{}", chain(&error)),
             }
         }
-        self.groups = groups;
         self.buffer = Some(buffer);
         self.last_read = time;
     }
@@ -191,6 +192,7 @@ impl Monitor {
             }
         };
         let found = resolve::resolve_below(&policies, &root, self.limits(), path_from(path), &mut visit);
+        debug!("{} directories and {} anchors are new below {}", found.marks.len(), found.anchors.len(), describe::path(path));
         self.install(found);
         self.forget_verdicts();
         for (path, known) in visited {
