@@ -253,7 +253,7 @@ pub struct Watch {
     pub operations: Vec<String>,
     /// Whether it holds in containers too, for the paths that these see. Without it the host's files alone
     /// are covered. In containers opens and calls are told, but not what only notifications tell of:
-    /// `file.modify`, `file.close`, 32-bit calls and io_uring.
+    /// `file.modify`, `file.close`, 32-bit calls and `io_uring`.
     #[serde(default)]
     pub containers: bool,
 }

@@ -243,10 +243,10 @@ impl Echoes {
     }
 
     /// Those that no record came for in time. All records of what was done until `drained` have been here.
-    pub(super) fn expired(&mut self, now: Instant, drained: Instant) -> Vec<Echo> {
+    pub(super) fn expired(&mut self, drained: Instant) -> Vec<Echo> {
         let mut expired = Vec::new();
         while let Some(echo) = self.waiting.front() {
-            let is_early = now.duration_since(echo.read) < HOLD || echo.read > drained;
+            let is_early = drained.saturating_duration_since(echo.read) < HOLD;
             if self.waiting.len() <= MOST && is_early {
                 break;
             }
@@ -278,7 +278,7 @@ impl Echoes {
             }
         }
         if self.opens.len() > MOST {
-            self.opens.retain(|_, until| *until > now);
+            self.opens.retain(|_, until| *until > drained);
         }
         expired
     }
@@ -310,7 +310,7 @@ mod tests {
 
     fn expired(echoes: &mut Echoes) -> Vec<Vec<u8>> {
         let later = Instant::now() + HOLD;
-        echoes.expired(later, later).into_iter().map(|echo| echo.path).collect()
+        echoes.expired(later).into_iter().map(|echo| echo.path).collect()
     }
 
     #[test]

@@ -3,9 +3,7 @@
 use std::os::fd::AsFd;
 
 use aya::maps::{Array, HashMap, MapData, MapError};
-use nightjar_abi::files::{
-    CALLS, CallShape, FileSettings, FoldKey, Folded, KernelInode, WatchKey, Watched,
-};
+use nightjar_abi::files::{CALLS, CallShape, FileSettings, FoldKey, Folded, KernelInode, WatchKey, Watched};
 use rustix::{fs::fstat, thread::gettid};
 
 type Map<K, V> = HashMap<MapData, K, V>;

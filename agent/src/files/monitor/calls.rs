@@ -170,7 +170,9 @@ impl Monitor {
             }
             self.echoes.confirm_next(class, pid, change.is_directory, time)
         });
-        let Some(Confirmed { echo, .. }) = confirmed.filter(|found| is_named && found.is_certain) else { return };
+        let Some(Confirmed { echo, .. }) = confirmed.filter(|found| is_named && found.is_certain) else {
+            return;
+        };
         match (act, second) {
             (CallAct::Link, Some(second)) => second.is_truly(&echo.path),
             (CallAct::Rename, Some(second)) => {
@@ -202,13 +204,7 @@ impl Monitor {
         activity
     }
 
-    fn moved(
-        &mut self,
-        from: &Place,
-        to: Option<&Named>,
-        body: &FileCall,
-        exchanges: bool,
-    ) -> FileActivity {
+    fn moved(&mut self, from: &Place, to: Option<&Named>, body: &FileCall, exchanges: bool) -> FileActivity {
         let to = to.map(|to| self.place_of(to, body)).unwrap_or_default();
         let moved = self.tree.forget(&from.canonical);
         let replaced = self.tree.forget(&to.canonical);

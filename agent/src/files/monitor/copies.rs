@@ -104,8 +104,7 @@ impl Monitor {
             return;
         }
         let crowded = self.copies.len() > MOST;
-        let ended =
-            self.copies.extract_if(|_, copy| crowded || now.duration_since(copy.touched) >= PAUSE);
+        let ended = self.copies.extract_if(|_, copy| crowded || now.duration_since(copy.touched) >= PAUSE);
         let ended = ended.map(|((pid, ..), copy)| (pid, copy)).collect::<Vec<_>>();
         for (pid, copy) in ended {
             self.pipes.retain(|(of, _), _| *of != pid);

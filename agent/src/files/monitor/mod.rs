@@ -147,7 +147,6 @@ pub struct Monitor {
     namespaces: HashSet<u32>,
 }
 
-
 // === impl Monitor ===
 
 impl Monitor {
@@ -356,10 +355,10 @@ impl Monitor {
         self.tree.single |= u64::from(anchor.reads > 0) | u64::from(anchor.writes > 0) << 1;
         let mut mask = Mask::EMPTY;
         if anchor.reads > 0 {
-            mask = mask | Mask::OPEN;
+            mask |= Mask::OPEN;
         }
         if anchor.writes > 0 {
-            mask = mask | Mask::MODIFY | Mask::CLOSE_WRITE | Mask::ATTRIB;
+            mask |= Mask::MODIFY | Mask::CLOSE_WRITE | Mask::ATTRIB;
         }
         if let Some(handle) = self.mark(file, &anchor.path, false, mask) {
             let names = std::iter::once(&anchor.canonical).chain(&anchor.aliases).map(|name| bytes_of(name));
@@ -382,13 +381,7 @@ impl Monitor {
         }
     }
 
-    fn mark(
-        &mut self,
-        object: &OwnedFd,
-        path: &Path,
-        is_directory: bool,
-        mask: Mask,
-    ) -> Option<Handle> {
+    fn mark(&mut self, object: &OwnedFd, path: &Path, is_directory: bool, mask: Mask) -> Option<Handle> {
         let handle = Handle::of(object.as_fd()).ok()?;
         if let Entry::Vacant(place) = self.tree.volumes.entry(handle.as_ref().volume())
             && is_directory
@@ -471,7 +464,7 @@ impl Monitor {
     pub fn tick(&mut self, drained: Instant) {
         let now = Instant::now();
         self.read();
-        for echo in self.echoes.expired(now, drained) {
+        for echo in self.echoes.expired(drained) {
             self.unconfirmed(&echo);
         }
         if !self.sessions.is_empty() {
@@ -493,7 +486,7 @@ impl Monitor {
     pub fn finish(&mut self) {
         let long = Instant::now() + Duration::from_hours(1);
         self.read();
-        for echo in self.echoes.expired(long, long) {
+        for echo in self.echoes.expired(long) {
             self.unconfirmed(&echo);
         }
         for session in self.sessions.long(long) {
@@ -519,17 +512,17 @@ impl Monitor {
 
 /// What a mark asks for.
 fn mask_of(mark: &resolve::Mark) -> Mask {
-    let mut mask = Mask::EMPTY;
+    let mut wanted = Mask::EMPTY;
     if mark.changes {
-        mask = mask | Mask::MODIFY | Mask::CLOSE_WRITE | Mask::ATTRIB;
+        wanted |= Mask::MODIFY | Mask::CLOSE_WRITE | Mask::ATTRIB;
     }
     if mark.changes || mark.entries {
-        mask = mask | Mask::CREATE | Mask::DELETE | Mask::RENAME;
+        wanted |= Mask::CREATE | Mask::DELETE | Mask::RENAME;
     }
     if mark.reads {
-        mask = mask | Mask::OPEN;
+        wanted |= Mask::OPEN;
     }
-    mask
+    wanted
 }
 
 fn replaced_of(known: Known) -> v1::FileReplaced {

@@ -156,7 +156,7 @@ impl Monitor {
             let mut body = describe::of_known(Some(file), device_at(path_from(&path)));
             body.path = describe::path(&path);
             body.source = NameSource::Scan.name();
-            body.policy = policy.name().to_owned();
+            policy.name().clone_into(&mut body.policy);
             if kind == "file.modify" {
                 body.after = Some(describe::content(file));
             }
@@ -192,7 +192,12 @@ impl Monitor {
             }
         };
         let found = resolve::resolve_below(&policies, &root, self.limits(), path_from(path), &mut visit);
-        debug!("{} directories and {} anchors are new below {}", found.marks.len(), found.anchors.len(), describe::path(path));
+        debug!(
+            "{} directories and {} anchors are new below {}",
+            found.marks.len(),
+            found.anchors.len(),
+            describe::path(path)
+        );
         self.install(found);
         self.forget_verdicts();
         for (path, known) in visited {
@@ -264,8 +269,7 @@ impl Monitor {
         let read = if echo.class == Class::Open { find(&echo.path, Operation::Read) } else { None };
         let policy = find(&echo.path, operation).or(read).or_else(|| find(&echo.target, operation));
         let before = match echo.class {
-            Class::Delete => self.tree.forget(&echo.path),
-            Class::Rename => self.tree.forget(&echo.path),
+            Class::Delete | Class::Rename => self.tree.forget(&echo.path),
             _ => self.tree.known(&echo.path),
         };
         let now =
@@ -309,9 +313,9 @@ impl Monitor {
             body.links = before.map(|before| before.links.saturating_sub(1));
         }
         if echo.is_directory {
-            body.r#type = "directory".to_owned();
+            "directory".clone_into(&mut body.r#type);
         }
-        body.policy = policy.name().to_owned();
+        policy.name().clone_into(&mut body.policy);
         body.source = NameSource::Fanotify.name();
         body.path = describe::path(&echo.path);
         if echo.class == Class::Rename {
@@ -354,7 +358,13 @@ impl Monitor {
     }
 
     /// A file was written, and closed or is still open.
-    pub(super) fn written(&mut self, session: &Session, now: Option<Known>, closer: Option<u32>, ongoing: bool) {
+    pub(super) fn written(
+        &mut self,
+        session: &Session,
+        now: Option<Known>,
+        closer: Option<u32>,
+        ongoing: bool,
+    ) {
         let path = &session.path;
         let policies = self.options.policies.clone();
         let before = self.tree.known(path);
@@ -381,7 +391,7 @@ impl Monitor {
             let mut body = describe::of_known(now.or(before), device_at(path_from(parent(path))));
             body.path = describe::path(path);
             body.source = NameSource::Fanotify.name();
-            body.policy = policy.name().to_owned();
+            policy.name().clone_into(&mut body.policy);
             body.before = before.map(describe::content);
             body.after = now.map(describe::content);
             body.ongoing = ongoing;
@@ -395,7 +405,7 @@ impl Monitor {
             let mut body = describe::of_known(now.or(before), device_at(path_from(parent(path))));
             body.path = describe::path(path);
             body.source = NameSource::Fanotify.name();
-            body.policy = policy.name().to_owned();
+            policy.name().clone_into(&mut body.policy);
             body.deleted = now.is_none_or(|now| now.links == 0);
             let time = since_boot();
             self.acts.push(Act { kind: "file.close", time, last: None, actor: Actor::Pid(pid), body });
