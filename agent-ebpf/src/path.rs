@@ -4,8 +4,9 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_
 use nightjar_abi::{fields::*, record::span_flags};
 
 use crate::{
-    kernel::{Access, Probed, Ptr, bound, container},
+    kernel::{Access, Copied, Probed, Ptr, bound, container},
     send::{Scratch, Walk},
+    watch::DENTRY,
 };
 
 /// Most components of a path, mounts crossed included. What the verifier has to go through grows with its
@@ -100,15 +101,14 @@ pub fn write_in_volume(
 fn step(walk: *mut Walk, buffer: *mut u8) -> bool {
     // SAFETY: the map's own memory; volatile so that it stays there, see `Walk`.
     unsafe {
-        let Some(dentry) = Ptr::<Dentry, Probed>::new((&raw const (*walk).node).read_volatile() as *const u8)
-        else {
-            return false;
-        };
+        let mut bytes = [0; DENTRY];
+        let node = (&raw const (*walk).node).read_volatile();
+        let Some(dentry) = Copied::<Dentry, DENTRY>::read(&raw mut bytes, node) else { return false };
         let Some(mount) = Ptr::<Mount, Probed>::new((&raw const (*walk).mount).read_volatile() as *const u8)
         else {
             return false;
         };
-        if dentry.address() == (&raw const (*walk).root).read_volatile() {
+        if node == (&raw const (*walk).root).read_volatile() {
             let parent = mount.address_in(MOUNT_PARENT);
             if parent == mount.address() {
                 let attached = parent == (&raw const (*walk).namespace_root).read_volatile();
@@ -128,7 +128,7 @@ fn step(walk: *mut Walk, buffer: *mut u8) -> bool {
         let parent = dentry.address_in(DENTRY_PARENT);
         let len = u64::from(dentry.get(DENTRY_NAME_LEN));
         let name = dentry.address_in(DENTRY_NAME);
-        if parent == dentry.address() {
+        if parent == node {
             // Not in the tree of the mount: a file that never had a place in one (a memfd), which has a name
             // all the same, or a directory that was moved away from under the mount.
             (&raw mut (*walk).flags).write_volatile(u64::from(span_flags::UNREACHABLE));

@@ -25,7 +25,7 @@ pub const FILE: usize = 128;
 /// As [`FILE`], of a `struct inode`.
 pub const INODE: usize = 96;
 /// As [`FILE`], of a `struct dentry`.
-const DENTRY: usize = 64;
+pub const DENTRY: usize = 64;
 
 #[map]
 static FILE_SETTINGS: Array<FileSettings> = Array::with_max_entries(1, 0);

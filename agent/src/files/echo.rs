@@ -44,8 +44,6 @@ pub(super) struct Echo {
     pub(super) time: u64,
     read: Instant,
     confirmed: bool,
-    /// Some record of the process did not go with the notification that was its turn.
-    doubtful: bool,
 }
 
 /// A notification that goes with a record.
@@ -65,12 +63,31 @@ pub(super) struct Echoes {
     waiting: VecDeque<Echo>,
     /// Number of the first of them.
     first: u64,
-    by_path: HashMap<Key, VecDeque<u64>>,
-    by_name: HashMap<Key, VecDeque<u64>>,
-    /// Those of a process that no record has come for, in the order of what was done.
-    turns: HashMap<(u32, Class), VecDeque<u64>>,
+    by_path: HashMap<Key, Same>,
+    by_name: HashMap<Key, Same>,
+    turns: HashMap<(u32, Class), Turns>,
     /// Opens that were told and may be repeated without a record: until when.
     opens: HashMap<(u32, u64), Instant>,
+}
+
+/// Notifications that say the same.
+#[derive(Debug, Default)]
+struct Same {
+    /// Those that no record has come for, oldest first.
+    free: VecDeque<u64>,
+    /// The last that one has come for.
+    last: Option<u64>,
+}
+
+/// Notifications of a process in the order of what was done.
+#[derive(Debug, Default)]
+struct Turns {
+    /// Those that no record has come for, and perhaps others.
+    queue: VecDeque<u64>,
+    /// How many no record has come for.
+    free: usize,
+    /// Of those with lower numbers nobody can say which record they go with.
+    doubtful_below: u64,
 }
 
 // === impl Echo ===
@@ -78,17 +95,7 @@ pub(super) struct Echoes {
 impl Echo {
     pub(super) fn new(class: Class, pid: u32, path: Vec<u8>, is_directory: bool, time: u64) -> Self {
         let read = Instant::now();
-        Self {
-            class,
-            pid,
-            path,
-            target: Vec::new(),
-            is_directory,
-            time,
-            read,
-            confirmed: false,
-            doubtful: false,
-        }
+        Self { class, pid, path, target: Vec::new(), is_directory, time, read, confirmed: false }
     }
 }
 
@@ -110,10 +117,21 @@ impl Echoes {
             && self.opens.get(&(echo.pid, hash(&echo.path))).is_some_and(|until| *until > echo.read);
         let number = self.first + self.waiting.len() as u64;
         let key = |hash| (echo.pid, echo.class, hash);
-        self.by_path.entry(key(paths(&echo.path, &echo.target))).or_default().push_back(number);
-        self.by_name.entry(key(names(&echo.path, &echo.target))).or_default().push_back(number);
+        for (map, hash) in [
+            (&mut self.by_path, paths(&echo.path, &echo.target)),
+            (&mut self.by_name, names(&echo.path, &echo.target)),
+        ] {
+            let same = map.entry(key(hash)).or_default();
+            if echo.confirmed {
+                same.last = Some(number);
+            } else {
+                same.free.push_back(number);
+            }
+        }
         if !echo.confirmed {
-            self.turns.entry((echo.pid, echo.class)).or_default().push_back(number);
+            let turns = self.turns.entry((echo.pid, echo.class)).or_default();
+            turns.queue.push_back(number);
+            turns.free += 1;
         }
         self.waiting.push_back(echo);
     }
@@ -158,11 +176,10 @@ impl Echoes {
     }
 
     /// The first that no record has come for, else the last that one has.
-    fn first(&self, map: &HashMap<Key, VecDeque<u64>>, key: Key, time: u64) -> Option<u64> {
-        let may_be = |number: &&u64| self.get(**number).is_some_and(|echo| echo.time + LATEST_RETURN >= time);
-        let numbers = map.get(&key)?;
-        let is_free = |number: &&u64| self.get(**number).is_some_and(|echo| !echo.confirmed);
-        numbers.iter().filter(may_be).find(is_free).or_else(|| numbers.iter().rev().find(may_be)).copied()
+    fn first(&self, map: &HashMap<Key, Same>, key: Key, time: u64) -> Option<u64> {
+        let same = map.get(&key)?;
+        let may_be = |number: &u64| self.get(*number).is_some_and(|echo| echo.time + LATEST_RETURN >= time);
+        same.free.iter().copied().find(may_be).or_else(|| same.last.filter(may_be))
     }
 
     /// The notification that goes with a record whose name was changed during the call: the one whose turn it is,
@@ -175,7 +192,9 @@ impl Echoes {
         time: u64,
     ) -> Option<Confirmed> {
         let turns = self.turns.get(&(pid, class))?;
-        let (number, is_only) = (*turns.front()?, turns.len() == 1);
+        let is_only = turns.free == 1;
+        let is_free = |number: &&u64| self.get(**number).is_some_and(|echo| !echo.confirmed);
+        let number = *turns.queue.iter().find(is_free)?;
         if self.get(number)?.is_directory != is_directory {
             return None;
         }
@@ -191,9 +210,9 @@ impl Echoes {
     pub(super) fn confirm_exchange(&mut self, pid: u32, one: &[u8], other: &[u8], time: u64) -> bool {
         let pair = [(one, other), (other, one)];
         let fits = |echo: &Echo| pair.iter().any(|(old, new)| echo.path == *old && echo.target == *new);
-        let turns = self.turns.get(&(pid, Class::Rename)).into_iter().flatten();
-        let found: Vec<_> =
-            turns.copied().filter(|number| self.get(*number).is_some_and(fits)).take(2).collect();
+        let turns = self.turns.get(&(pid, Class::Rename)).into_iter().flat_map(|turns| &turns.queue);
+        let is_it = |number: &u64| self.get(*number).is_some_and(|echo| !echo.confirmed && fits(echo));
+        let found: Vec<_> = turns.copied().filter(is_it).take(2).collect();
         for number in &found {
             self.take(*number, time);
         }
@@ -211,34 +230,54 @@ impl Echoes {
             // It was read before the call was made.
             return None;
         }
-        let (key, was_confirmed) = ((echo.pid, echo.class), echo.confirmed);
+        let (pid, class, was_confirmed) = (echo.pid, echo.class, echo.confirmed);
         echo.confirmed = true;
         let echo = echo.clone();
-        let mut is_turn = false;
-        let mut any_left = false;
-        if let Some(turns) = self.turns.get_mut(&key) {
-            is_turn = turns.front() == Some(&number);
-            turns.retain(|turn| *turn != number);
-            any_left = !turns.is_empty();
-            if turns.is_empty() {
-                self.turns.remove(&key);
+        if !was_confirmed {
+            for (map, hash) in [
+                (&mut self.by_path, paths(&echo.path, &echo.target)),
+                (&mut self.by_name, names(&echo.path, &echo.target)),
+            ] {
+                if let Some(same) = map.get_mut(&(pid, class, hash)) {
+                    // Nearly always the first.
+                    let at = same.free.iter().position(|free| *free == number);
+                    at.and_then(|at| same.free.remove(at));
+                    same.last = Some(number);
+                }
             }
         }
-        let is_certain = is_turn && !echo.doubtful;
-        if any_left && !is_turn {
-            self.doubt(key.1, key.0);
+        let Self { waiting, first, turns, .. } = self;
+        let Some(turns) = turns.get_mut(&(pid, class)) else {
+            return Some(Confirmed { echo, is_certain: true });
+        };
+        let is_done = |turn: u64| {
+            let at = turn.checked_sub(*first).and_then(|at| usize::try_from(at).ok());
+            turn != number && at.and_then(|at| waiting.get(at)).is_none_or(|echo| echo.confirmed)
+        };
+        while turns.queue.front().is_some_and(|turn| is_done(*turn)) {
+            turns.queue.pop_front();
         }
+        let is_turn = turns.queue.front() == Some(&number);
+        if is_turn {
+            turns.queue.pop_front();
+        }
+        if !was_confirmed {
+            turns.free = turns.free.saturating_sub(1);
+        }
+        let is_doubtful = number < turns.doubtful_below;
         // Merged with an earlier one, and nobody else in sight.
-        let is_repeat = was_confirmed && !any_left && !echo.doubtful;
-        Some(Confirmed { echo, is_certain: is_certain || is_repeat })
+        let is_repeat = was_confirmed && turns.free == 0;
+        let is_certain = (is_turn || is_repeat) && !is_doubtful;
+        if !is_turn && turns.free > 0 {
+            self.doubt(class, pid);
+        }
+        Some(Confirmed { echo, is_certain })
     }
 
     fn doubt(&mut self, class: Class, pid: u32) {
-        for number in self.turns.get(&(pid, class)).into_iter().flatten() {
-            let index = usize::try_from(number.saturating_sub(self.first)).ok();
-            if let Some(echo) = index.and_then(|index| self.waiting.get_mut(index)) {
-                echo.doubtful = true;
-            }
+        let next = self.first + self.waiting.len() as u64;
+        if let Some(turns) = self.turns.get_mut(&(pid, class)) {
+            turns.doubtful_below = next;
         }
     }
 
@@ -253,27 +292,33 @@ impl Echoes {
             let Some(echo) = self.waiting.pop_front() else { break };
             let number = self.first;
             self.first += 1;
-            let all = [
+            for (map, hash) in [
                 (&mut self.by_path, paths(&echo.path, &echo.target)),
                 (&mut self.by_name, names(&echo.path, &echo.target)),
-            ];
-            for (map, hash) in all {
+            ] {
                 let key = (echo.pid, echo.class, hash);
-                if let Some(numbers) = map.get_mut(&key) {
-                    numbers.retain(|of| *of != number);
-                    if numbers.is_empty() {
+                if let Some(same) = map.get_mut(&key) {
+                    same.free.pop_front_if(|free| *free == number);
+                    same.last = same.last.filter(|last| *last != number);
+                    if same.free.is_empty() && same.last.is_none() {
                         map.remove(&key);
                     }
                 }
             }
-            if !echo.confirmed {
-                let key = (echo.pid, echo.class);
-                if let Some(turns) = self.turns.get_mut(&key) {
-                    turns.retain(|turn| *turn != number);
-                    if turns.is_empty() {
-                        self.turns.remove(&key);
-                    }
+            let key = (echo.pid, echo.class);
+            if let Some(turns) = self.turns.get_mut(&key) {
+                turns.queue.pop_front_if(|turn| *turn <= number);
+                if !echo.confirmed {
+                    turns.free = turns.free.saturating_sub(1);
                 }
+                if turns.queue.is_empty() && turns.free == 0 {
+                    self.turns.remove(&key);
+                }
+            }
+            // It may have been told since it came that this open is repeated.
+            let is_repeat = echo.class == Class::Open
+                && self.opens.get(&(echo.pid, hash(&echo.path))).is_some_and(|until| *until > echo.read);
+            if !echo.confirmed && !is_repeat {
                 expired.push(echo);
             }
         }

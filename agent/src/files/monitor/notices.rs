@@ -83,7 +83,8 @@ impl Monitor {
             (Mask::DELETE | Mask::MOVED_FROM, Class::Delete),
         ];
         for (bits, class) in classes {
-            if mask.intersects(bits) {
+            // That a directory is opened is no event.
+            if mask.intersects(bits) && !(is_directory && class == Class::Open) {
                 self.echoes.push(echo(class));
             }
         }
