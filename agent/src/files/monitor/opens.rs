@@ -117,6 +117,7 @@ impl Monitor {
             activity.flags.clear();
             "file.close"
         } else if created {
+            activity.created = true;
             "file.create"
         } else {
             "file.open"
