@@ -195,6 +195,9 @@ fn look<A: Access>(
     if !wanted && !all {
         return Outcome::Filtered;
     }
+    if settings::leaves_out(task, leave_out::FILES) {
+        return Outcome::Filtered;
+    }
     let flags = file.get(FILE_FLAGS);
     let window = if mode & FMODE_CREATED == 0 { settings.window } else { 0 };
     let hook = if closes { Hook::FileClose } else { Hook::FileOpen };
@@ -216,10 +219,6 @@ fn look<A: Access>(
             Fold::NoRoom => told_one_by_one = true,
         }
     }
-    if settings::leaves_out(task, leave_out::FILES) {
-        return Outcome::Filtered;
-    }
-
     let asked = if closes {
         0
     } else {

@@ -307,7 +307,7 @@ pub fn file(
     if by_place {
         of_place(files, settings, dentry, device, &mut concern)?;
     }
-    if settings.hard_links != 0 && (!by_place || inode.get(INODE_NLINK) > 1) {
+    if !by_place || (settings.hard_links != 0 && inode.get(INODE_NLINK) > 1) {
         let number = inode.get(INODE_NUMBER);
         if let Some(watched) = WATCHED.get_ptr(WatchKey { inode: number, name: 0, device, reserved: 0 }) {
             // SAFETY: the map's own memory.

@@ -93,6 +93,11 @@ struct Turns {
 // === impl Echo ===
 
 impl Echo {
+    /// The path that it is known by: of a rename the new one if there is one.
+    fn key(&self) -> &[u8] {
+        if self.target.is_empty() { &self.path } else { &self.target }
+    }
+
     pub(super) fn new(class: Class, pid: u32, path: Vec<u8>, is_directory: bool, time: u64) -> Self {
         let read = Instant::now();
         Self { class, pid, path, target: Vec::new(), is_directory, time, read, confirmed: false }
@@ -167,11 +172,13 @@ impl Echoes {
         &mut self,
         class: Class,
         pid: u32,
-        path: &[u8],
-        target: &[u8],
+        (path, target): (&[u8], &[u8]),
         time: u64,
+        is_same: impl Fn(&[u8]) -> bool,
     ) -> Option<Confirmed> {
         let number = self.first(&self.by_name, (pid, class, names(path, target)), time)?;
+        // The same name in another directory is another file.
+        is_same(self.get(number)?.key()).then_some(())?;
         self.take(number, time)
     }
 
@@ -179,7 +186,7 @@ impl Echoes {
     fn first(&self, map: &HashMap<Key, Same>, key: Key, time: u64) -> Option<u64> {
         let same = map.get(&key)?;
         let may_be = |number: &u64| self.get(*number).is_some_and(|echo| echo.time + LATEST_RETURN >= time);
-        same.free.iter().copied().find(may_be).or_else(|| same.last.filter(may_be))
+        same.free.front().copied().or_else(|| same.last.filter(may_be))
     }
 
     /// The notification that goes with a record whose name was changed during the call: the one whose turn it is,
@@ -226,7 +233,7 @@ impl Echoes {
     fn take(&mut self, number: u64, time: u64) -> Option<Confirmed> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
         let echo = self.waiting.get_mut(index)?;
-        if echo.time + LATEST_RETURN < time {
+        if echo.confirmed && echo.time + LATEST_RETURN < time {
             // It was read before the call was made.
             return None;
         }
@@ -379,9 +386,13 @@ mod tests {
     }
 
     #[test]
-    fn one_from_before_the_call_is_not_of_it() {
+    fn a_repeat_from_before_the_call_is_not_of_it() {
         let mut echoes = Echoes::default();
         echoes.push(echo(Class::Delete, "/etc/a"));
+        assert!(
+            echoes.confirm(Class::Delete, 7, b"/etc/a", b"", LATEST_RETURN + 1).is_some(),
+            "it took long"
+        );
         assert!(echoes.confirm(Class::Delete, 7, b"/etc/a", b"", LATEST_RETURN + 1).is_none());
     }
 
@@ -390,9 +401,9 @@ mod tests {
         let mut echoes = Echoes::default();
         echoes.push(echo(Class::Delete, "/etc/x/a"));
         echoes.push(echo(Class::Delete, "/etc/y/b"));
-        let found = echoes.confirm_by_name(Class::Delete, 7, b"/link/b", b"", 0).unwrap();
+        let found = echoes.confirm_by_name(Class::Delete, 7, (b"/link/b", b""), 0, |_| true).unwrap();
         assert_eq!(found.echo.path, b"/etc/y/b");
-        assert!(echoes.confirm_by_name(Class::Create, 7, b"/link/b", b"", 0).is_none());
+        assert!(echoes.confirm_by_name(Class::Create, 7, (b"/link/b", b""), 0, |_| true).is_none());
     }
 
     #[test]

@@ -11,6 +11,8 @@ use super::tree::hash;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The most files that are written at a time.
 const MOST: usize = 16384;
+/// The most processes that write one.
+const MOST_WRITERS: usize = 64;
 
 /// A file that is being written.
 #[derive(Debug, Clone)]
@@ -27,7 +29,7 @@ pub(super) struct Session {
 
 /// Files that are being written.
 #[derive(Debug, Default)]
-pub(super) struct Sessions(HashMap<u64, Session>);
+pub(super) struct Sessions(HashMap<u64, Vec<Session>>);
 
 impl Session {
     /// One that began and ended without a change that was told.
@@ -43,34 +45,50 @@ impl Session {
 
 impl Sessions {
     /// A file was changed by a process. What had to go for lack of room, to be told now.
-    pub(super) fn changed(&mut self, path: &[u8], pid: u32, time: u64) -> Option<Session> {
-        let make = || Session { is_change: true, ..Session::of(path, pid, time) };
-        self.0.entry(hash(path)).or_insert_with(make);
-        if self.0.len() <= MOST {
-            return None;
+    pub(super) fn changed(&mut self, path: &[u8], pid: u32, time: u64) -> Vec<Session> {
+        let sessions = self.0.entry(hash(path)).or_default();
+        if !sessions.iter().any(|session| session.pid == pid) {
+            sessions.push(Session { is_change: true, ..Session::of(path, pid, time) });
         }
-        let oldest = self.0.iter().min_by_key(|(_, session)| session.since).map(|(key, _)| *key)?;
-        self.0.remove(&oldest)
+        let crowded = sessions.len() > MOST_WRITERS;
+        if self.0.len() <= MOST && !crowded {
+            return Vec::new();
+        }
+        self.0.remove(&hash(path)).unwrap_or_default()
     }
 
-    /// A file was closed that could be written, or its change was told by other means.
-    pub(super) fn end(&mut self, path: &[u8]) -> Option<Session> {
-        self.0.remove(&hash(path))
+    /// A process closed a file that it could write: what it wrote, or, where it wrote nothing itself, what others did
+    /// who may have had the descriptor from it.
+    pub(super) fn end(&mut self, path: &[u8], pid: u32) -> Vec<Session> {
+        let key = hash(path);
+        let Some(sessions) = self.0.get_mut(&key) else { return Vec::new() };
+        match sessions.iter().position(|session| session.pid == pid) {
+            Some(own) => {
+                let own = sessions.remove(own);
+                if sessions.is_empty() {
+                    self.0.remove(&key);
+                }
+                vec![own]
+            }
+            None => self.0.remove(&key).unwrap_or_default(),
+        }
     }
 
     /// Files that have been written for long. They are begun anew by the next change.
     pub(super) fn long(&mut self, now: Instant) -> Vec<Session> {
-        self.0
-            .extract_if(|_, session| now.duration_since(session.since) >= PATIENCE)
-            .map(|(_, long)| long)
-            .collect()
+        let mut long = Vec::new();
+        self.0.retain(|_, sessions| {
+            long.extend(sessions.extract_if(.., |session| now.duration_since(session.since) >= PATIENCE));
+            !sessions.is_empty()
+        });
+        long
     }
 
     /// A file has another name.
     pub(super) fn renamed(&mut self, old: &[u8], new: &[u8]) {
-        if let Some(mut session) = self.end(old) {
+        for mut session in self.0.remove(&hash(old)).unwrap_or_default() {
             session.path = new.to_vec();
-            self.0.insert(hash(new), session);
+            self.0.entry(hash(new)).or_default().push(session);
         }
     }
 
@@ -85,14 +103,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_whose_who_changed_it_first() {
+    fn each_process_has_its_own() {
         let mut sessions = Sessions::default();
-        assert!(sessions.changed(b"/a", 1, 10).is_none());
-        assert!(sessions.changed(b"/a", 2, 20).is_none());
+        assert!(sessions.changed(b"/a", 1, 10).is_empty() && sessions.changed(b"/a", 1, 11).is_empty());
+        assert!(sessions.changed(b"/a", 2, 20).is_empty());
         sessions.renamed(b"/a", b"/b");
-        assert!(sessions.end(b"/a").is_none());
-        let session = sessions.end(b"/b").unwrap();
-        assert_eq!((session.pid, session.time, session.path.as_slice()), (1, 10, b"/b".as_slice()));
+        assert!(sessions.end(b"/a", 1).is_empty());
+        let own = sessions.end(b"/b", 2);
+        assert_eq!((own[0].pid, own[0].time, own[0].path.as_slice()), (2, 20, b"/b".as_slice()));
+        assert_eq!(sessions.end(b"/b", 3)[0].pid, 1, "by a descriptor that was passed on");
         assert!(sessions.is_empty());
     }
 
@@ -109,8 +128,8 @@ mod tests {
     fn more_than_there_is_room_for_are_told_early() {
         let mut sessions = Sessions::default();
         for n in 0..MOST {
-            assert!(sessions.changed(n.to_string().as_bytes(), 1, 0).is_none());
+            assert!(sessions.changed(n.to_string().as_bytes(), 1, 0).is_empty());
         }
-        assert!(sessions.changed(b"one more", 1, 0).is_some());
+        assert_eq!(sessions.changed(b"one more", 1, 0).len(), 1);
     }
 }

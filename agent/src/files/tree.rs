@@ -1,7 +1,7 @@
 //! The watched part of the file system as it is known: directories with marks, anchors, attributes of files.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     ffi::OsString,
     hash::Hasher as _,
     os::{
@@ -48,12 +48,13 @@ pub(super) struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     pub(super) marked: HashMap<Handle, Marked>,
-    /// Hashes of the names of marked directories.
-    places: HashSet<u64>,
+    /// Since when what is told of marked directories, by the hashes of their names.
+    places: HashMap<u64, (u64, Mask)>,
     /// Open on each file system that something is marked on.
     pub(super) volumes: HashMap<[u8; 8], OwnedFd>,
     /// Paths by which policies see what is below an inode.
-    pub(super) anchors: HashMap<InodeNumber, Vec<Vec<u8>>>,
+    /// Of which generation they are goes with them.
+    pub(super) anchors: HashMap<InodeNumber, (u64, Vec<Vec<u8>>)>,
     /// By the hash of the path as policies see it.
     known: HashMap<u64, Known>,
     /// Whether files are watched for themselves: as `FileSettings::hard_links`.
@@ -103,21 +104,65 @@ impl Tree {
         Self { most, ..Self::default() }
     }
 
-    /// Something is marked.
-    pub(super) fn mark(&mut self, handle: Handle, marked: Marked) {
-        self.places.extend(marked.names.iter().map(|name| hash(name)));
+    /// Something is marked, since `now` (nanoseconds since boot).
+    pub(super) fn mark(&mut self, handle: Handle, mut marked: Marked, now: u64) {
+        // It may be reached by another path, which was found before.
+        let before = self.marked.remove(&handle).filter(|before| before.generation == marked.generation);
+        if let Some(before) = before {
+            marked.names.extend(
+                before.names.into_iter().filter(|name| !marked.names.contains(name)).collect::<Vec<_>>(),
+            );
+            marked.mask |= before.mask;
+        }
+        for name in &marked.names {
+            let place = self.places.entry(hash(name)).or_insert((now, marked.mask));
+            place.1 |= marked.mask;
+        }
         self.marked.insert(handle, marked);
+    }
+
+    /// Something is gone, and its mark with it.
+    pub(super) fn unmark(&mut self, handle: HandleRef<'_>) {
+        if let Some(gone) = self.marked.remove(handle.as_bytes()) {
+            for name in gone.names {
+                self.places.remove(&hash(&name));
+            }
+        }
+    }
+
+    /// An inode is anchored by more paths.
+    pub(super) fn add_anchor(&mut self, number: InodeNumber, names: Vec<Vec<u8>>, generation: u64) {
+        let anchor = self.anchors.entry(number).or_default();
+        if anchor.0 != generation {
+            *anchor = (generation, Vec::new());
+        }
+        for name in names {
+            if !anchor.1.contains(&name) {
+                anchor.1.push(name);
+            }
+        }
+    }
+
+    /// Whether the name of something is that of an anchor.
+    pub(super) fn is_anchor(&self, path: &[u8]) -> bool {
+        self.anchors.values().any(|(_, names)| names.iter().any(|name| name == path))
     }
 
     /// Marks are other than they were.
     pub(super) fn count_places(&mut self) {
-        let names = self.marked.values().flat_map(|marked| &marked.names);
-        self.places = names.map(|name| hash(name)).collect();
+        let before = std::mem::take(&mut self.places);
+        for marked in self.marked.values() {
+            for name in &marked.names {
+                let key = hash(name);
+                let since = before.get(&key).map_or(u64::MAX, |(since, _)| *since);
+                self.places.insert(key, (since, marked.mask));
+            }
+        }
     }
 
-    /// Whether the kernel tells of names in this directory.
-    pub(super) fn is_marked(&self, directory: &[u8]) -> bool {
-        self.places.contains(&hash(directory))
+    /// Whether the kernel has told of this in a directory since before that time.
+    pub(super) fn is_told_of(&self, directory: &[u8], what: Mask, time: u64) -> bool {
+        self.places.get(&hash(directory)).is_some_and(|(since, mask)| *since < time && mask.contains(what))
     }
 
     /// The file of a notification as it is now, whatever its name is by now.
@@ -157,6 +202,13 @@ impl Tree {
         self.known.insert(key, now)
     }
 
+    /// As [`Self::learn_hashed`], where nothing is known yet.
+    pub(super) fn learn_absent(&mut self, key: u64, now: Known) {
+        if !self.known.contains_key(&key) {
+            self.learn_hashed(key, now);
+        }
+    }
+
     /// A file is gone.
     pub(super) fn forget(&mut self, path: &[u8]) -> Option<Known> {
         self.known.remove(&hash(path))
@@ -170,7 +222,7 @@ impl Tree {
     /// Directories below `old` are below `new` now.
     pub(super) fn moved(&mut self, old: &[u8], new: &[u8]) {
         let names = self.marked.values_mut().flat_map(|marked| &mut marked.names);
-        for name in names.chain(self.anchors.values_mut().flatten()) {
+        for name in names.chain(self.anchors.values_mut().flat_map(|(_, names)| names)) {
             if let Some(rest) = name.strip_prefix(old)
                 && (rest.is_empty() || rest[0] == b'/')
             {
@@ -189,7 +241,7 @@ impl Tree {
 
     /// Paths by which policies see a file that is `distance` levels below an anchor, by a path that ends alike.
     pub(super) fn names_below(&self, anchor: InodeNumber, distance: u32, path: &[u8]) -> Vec<Vec<u8>> {
-        let Some(names) = self.anchors.get(&anchor) else { return Vec::new() };
+        let Some((_, names)) = self.anchors.get(&anchor) else { return Vec::new() };
         let Some(rest) = last(path, distance) else { return Vec::new() };
         names.iter().map(|name| [name, rest].concat()).collect()
     }
@@ -226,10 +278,10 @@ mod tests {
     fn what_is_below_a_directory_moves_with_it() {
         let mut tree = Tree::default();
         let inode = |inode| InodeNumber { inode, device: 1 };
-        tree.anchors.insert(inode(1), vec![b"/etc/a".to_vec(), b"/etc/ab".to_vec()]);
-        tree.anchors.insert(inode(2), vec![b"/etc/a/b".to_vec()]);
+        tree.add_anchor(inode(1), vec![b"/etc/a".to_vec(), b"/etc/ab".to_vec()], 1);
+        tree.add_anchor(inode(2), vec![b"/etc/a/b".to_vec()], 1);
         tree.moved(b"/etc/a", b"/etc/c");
-        assert_eq!(tree.anchors[&inode(1)], [b"/etc/c".to_vec(), b"/etc/ab".to_vec()]);
+        assert_eq!(tree.anchors[&inode(1)].1, [b"/etc/c".to_vec(), b"/etc/ab".to_vec()]);
         assert_eq!(tree.names_below(inode(2), 1, b"/mnt/x"), [b"/etc/c/b/x"]);
     }
 

@@ -1,5 +1,7 @@
 //! Records of calls that change files.
 
+use std::time::Duration;
+
 use nightjar_abi::{
     files::{Act as CallAct, CALLS, Call},
     record::{FileCall, Operand, operand, task_flags},
@@ -11,13 +13,17 @@ use crate::{
     decode::{FileCallRecord, OperandTexts, Text},
     files::{
         describe::{self, NameSource},
-        echo::{Class, Confirmed, parent},
-        paths::{device_at, normal, path_from},
+        echo::{Class, Confirmed, file_name, parent},
+        fanotify::Mask,
+        paths::{bytes_of, device_at, normal, path_from},
         policy::Operation,
         tree::{self, Known},
     },
     pipeline::Discard,
 };
+
+/// How long after notifications were lost what was not told is believed.
+const OVERFLOW_PAST: Duration = Duration::from_secs(10);
 
 /// What a call does.
 struct Change {
@@ -63,7 +69,10 @@ impl Monitor {
             | CallAct::PivotRoot
             | CallAct::MountSetattr
             | CallAct::DetachedMount => {
-                self.resolve_soon();
+                // In a mount namespace of one's own one mounts what one likes.
+                if u64::from(body.info.namespaces.mnt) == self.mount_namespace {
+                    self.resolve_soon();
+                }
                 Ok(("file.mount", mounts::of(call, record)))
             }
             CallAct::Copy => self.copied(call, record),
@@ -84,7 +93,13 @@ impl Monitor {
         let mut first = self.named(&body.first, &record.first, body);
         let mut second =
             (body.second.what != operand::NONE).then(|| self.named(&body.second, &record.second, body));
-        self.correct(&change, body, &mut first, &mut second);
+        if !self.correct(&change, body, &mut first, &mut second) {
+            // The kernel would have told of this name. What it did instead it tells by itself.
+            return Err(Discard::NotWatched);
+        }
+        if call.act == CallAct::Link && u64::from(body.info.namespaces.mnt) == self.mount_namespace {
+            first.follow_links();
+        }
 
         let policies = self.options.policies.clone();
         let find = |named: &Named| {
@@ -96,7 +111,7 @@ impl Monitor {
             return Err(Discard::NotWatched);
         }
         if call.act == CallAct::Link
-            && let Some(linked) = first.names.first().filter(|name| policies.any_covering(name))
+            && let Some(linked) = first.names.iter().find(|name| policies.any_covering(name))
         {
             // From now on what is done by any of its names counts.
             self.resolve_below(&linked.clone(), false);
@@ -136,8 +151,14 @@ impl Monitor {
     }
 
     /// Takes the names that the kernel tells of instead of those in the memory of the process, where there is no
-    /// doubt that they are of this call.
-    fn correct(&mut self, change: &Change, body: &FileCall, first: &mut Named, second: &mut Option<Named>) {
+    /// doubt that they are of this call. Whether the names can be what they are said to be.
+    fn correct(
+        &mut self,
+        change: &Change,
+        body: &FileCall,
+        first: &mut Named,
+        second: &mut Option<Named>,
+    ) -> bool {
         let (pid, time, act) = (body.info.task.pid, body.header.time, change.act);
         let (path, target) = match (act, &second) {
             (CallAct::Link, Some(second)) => (second.lexical(), Vec::new()),
@@ -151,7 +172,13 @@ impl Monitor {
                 first.is_truly(&path);
                 second.is_truly(&target);
             }
-            return;
+            return true;
+        }
+        if act == CallAct::Rename && self.groups.iter().any(|group| !group.features().rename) {
+            // Two notifications without a tie between them.
+            self.echoes.confirm(Class::Delete, pid, &path, &[], time);
+            self.echoes.confirm(Class::Create, pid, &target, &[], time);
+            return true;
         }
         let class = change.class;
         let is_named = body.first.what == operand::NAME;
@@ -159,10 +186,11 @@ impl Monitor {
             if !is_named {
                 return None;
             }
-            if !self.tree.is_marked(parent(&path)) {
-                let named = self.echoes.confirm_by_name(class, pid, &path, &target, time);
-                // The act of some thread of the process is told by this, whichever.
-                return named.map(|named| Confirmed { is_certain: true, ..named });
+            let at = if target.is_empty() { &path } else { &target };
+            if !self.tree.is_told_of(parent(at), change.mask(), time) {
+                // Over symbolic links: the directory tells.
+                let is_same = |told: &[u8]| is_same_directory(parent(at), parent(told));
+                return self.echoes.confirm_by_name(class, pid, (&path, &target), time, is_same);
             }
             // Had this been the name the kernel would have told of it, and it takes another thread to change it.
             if body.info.flags & task_flags::THREADS == 0 {
@@ -170,8 +198,12 @@ impl Monitor {
             }
             self.echoes.confirm_next(class, pid, change.is_directory, time)
         });
-        let Some(Confirmed { echo, .. }) = confirmed.filter(|found| is_named && found.is_certain) else {
-            return;
+        let certain = confirmed.as_ref().filter(|found| is_named && found.is_certain);
+        let Some(Confirmed { echo, .. }) = certain else {
+            let at = if target.is_empty() { &path } else { &target };
+            let is_lost = self.overflowed.is_some_and(|when| when.elapsed() < OVERFLOW_PAST);
+            let is_denied = is_named && !is_lost && self.tree.is_told_of(parent(at), change.mask(), time);
+            return confirmed.is_some() || !is_denied;
         };
         match (act, second) {
             (CallAct::Link, Some(second)) => second.is_truly(&echo.path),
@@ -181,6 +213,7 @@ impl Monitor {
             }
             _ => first.is_truly(&echo.path),
         }
+        true
     }
 
     /// Where something is.
@@ -248,7 +281,7 @@ impl Monitor {
         activity.before = before;
         activity.after = Some(v1::FileAttributes { size: Some(size), ..v1::FileAttributes::default() });
         // Not to be told again at the close, unless more is written.
-        self.sessions.end(canonical);
+        self.sessions.end(canonical, pid);
         activity
     }
 
@@ -380,6 +413,20 @@ impl Change {
     }
 }
 
+impl Change {
+    /// What the kernel tells of it.
+    fn mask(&self) -> Mask {
+        match self.class {
+            Class::Create => Mask::CREATE,
+            Class::Delete => Mask::DELETE,
+            Class::Rename => Mask::RENAME,
+            Class::Attributes => Mask::ATTRIB,
+            Class::Modify => Mask::MODIFY,
+            Class::Open => Mask::OPEN,
+        }
+    }
+}
+
 // === impl Place ===
 
 impl Place {
@@ -399,6 +446,15 @@ impl Named {
     /// As policies see it, as far as can be told.
     fn lexical(&self) -> Vec<u8> {
         self.names.first().unwrap_or(&self.path).clone()
+    }
+
+    /// Adds what the path is without symbolic links.
+    fn follow_links(&mut self) {
+        let Ok(directory) = std::fs::canonicalize(path_from(parent(&self.path))) else { return };
+        let real = normal(&[&bytes_of(&directory), b"/".as_slice(), file_name(&self.path)].concat());
+        if !self.names.contains(&real) {
+            self.names.push(real);
+        }
     }
 
     /// The kernel says what it was.
@@ -474,6 +530,12 @@ fn changed_by(act: CallAct, body: &FileCall, text: &Text<'_>, found: Vec<String>
         }
         _ => found,
     }
+}
+
+/// Whether two paths lead to the same directory.
+fn is_same_directory(one: &[u8], other: &[u8]) -> bool {
+    let real = |path: &[u8]| std::fs::canonicalize(path_from(if path.is_empty() { b"/" } else { path })).ok();
+    real(one).is_some_and(|one| Some(one) == real(other))
 }
 
 /// Whether a call begins with a directory to start from: `fchownat`, `fchmodat`, `fchmodat2`.

@@ -46,13 +46,14 @@ impl Monitor {
         source.policy =
             policy_of(self.names(&body.first.anchor, &first.path, &first.volume)).unwrap_or_default();
         if is_pipe(&body.second) {
-            if self.pipes.len() < MOST {
-                self.pipes.insert((pid, body.second.file.inode), source);
+            if self.pipes.len() >= MOST {
+                self.pipes.clear();
             }
+            self.pipes.insert(body.second.file.inode, source);
             return Err(Discard::Folded);
         }
         if is_pipe(&body.first) {
-            match self.pipes.get(&(pid, body.first.file.inode)) {
+            match self.pipes.get(&body.first.file.inode) {
                 Some(from) => source = from.clone(),
                 None => return Err(Discard::NotWatched),
             }
@@ -105,9 +106,8 @@ impl Monitor {
         }
         let crowded = self.copies.len() > MOST;
         let ended = self.copies.extract_if(|_, copy| crowded || now.duration_since(copy.touched) >= PAUSE);
-        let ended = ended.map(|((pid, ..), copy)| (pid, copy)).collect::<Vec<_>>();
-        for (pid, copy) in ended {
-            self.pipes.retain(|(of, _), _| *of != pid);
+        let ended = ended.map(|(_, copy)| copy).collect::<Vec<_>>();
+        for copy in ended {
             let Copying { info, body, time, .. } = copy;
             self.acts.push(Act { kind: "file.copy", time, last: None, actor: Actor::Task(info), body });
         }

@@ -8,7 +8,7 @@ mod opens;
 mod repeats;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque, hash_map::Entry},
+    collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
     mem,
     os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
@@ -37,12 +37,19 @@ use super::{
     session::Sessions,
     tree::{self, Known, Marked, Tree},
 };
-use crate::kernel::{FileControls, InodeNumber, give_back_memory};
+use crate::{
+    kernel::{FileControls, InodeNumber, give_back_memory},
+    pipeline::since_boot,
+};
 
 /// Groups of notifications: file systems with numbers of their own for each part, as btrfs, need one each.
 const GROUPS: usize = 4;
-/// The most mount namespaces that are looked at between two times that everything is found anew.
-const MOST_NAMESPACES: usize = 4096;
+/// The most root directories of containers that are looked at.
+const MOST_ROOTS: usize = 1024;
+/// The most directories that are looked at in one of them.
+const CONTAINER_DIRECTORIES: usize = 4096;
+/// Of what is known of inodes, at most so much is about single files, so that there is room for directories.
+const MOST_SINGLE: usize = 8192;
 /// The most files of which attributes are kept.
 const MOST_FILES: usize = 200_000;
 
@@ -122,8 +129,8 @@ pub struct Monitor {
     echoes: Echoes,
     sessions: Sessions,
     copies: HashMap<(u32, u64, u64, u64), Copying>,
-    /// What is spliced into pipes: process and pipe to source.
-    pipes: HashMap<(u32, u64), FileActivity>,
+    /// What is spliced into pipes, by their inode numbers.
+    pipes: HashMap<u64, FileActivity>,
     folds: HashMap<FoldKey, Option<Box<First>>>,
     next_window: Instant,
     acts: Vec<Act>,
@@ -133,18 +140,20 @@ pub struct Monitor {
     /// since.
     recent: HashMap<u64, Recent>,
     /// Places in `WATCHED`, with the generation that they are of.
-    places: HashMap<WatchKey, u64>,
+    places: HashMap<WatchKey, (u64, Watched)>,
     generation: u64,
     /// When notifications were read last, nanoseconds since boot.
     last_read: u64,
     resolve_at: Option<Instant>,
+    /// How long it took to find everything that is watched.
+    took: Duration,
+    /// When notifications were lost last.
+    overflowed: Option<Instant>,
     lost: BTreeMap<(&'static str, &'static str), u64>,
     own_pid: u32,
     mount_namespace: u64,
     /// Mount namespaces with a root directory of their own, and a process in each.
     roots: HashMap<u32, u32>,
-    /// Those that were looked at.
-    namespaces: HashSet<u32>,
 }
 
 // === impl Monitor ===
@@ -185,11 +194,12 @@ impl Monitor {
             generation: 0,
             last_read: 0,
             resolve_at: None,
+            took: Duration::ZERO,
+            overflowed: None,
             lost: BTreeMap::new(),
             own_pid: std::process::id(),
             mount_namespace,
             roots: HashMap::new(),
-            namespaces: HashSet::new(),
         }
     }
 
@@ -202,6 +212,7 @@ impl Monitor {
     /// Finds what is to be watched and watches it. What was watched before and still is, is so all the time.
     pub fn watch(&mut self) {
         self.generation += 1;
+        self.tree.single = 0;
         self.resolve_at = None;
         let start = Instant::now();
         let root = Root { fs: "/".into(), prefix: String::new(), containers_only: false };
@@ -214,7 +225,8 @@ impl Monitor {
         };
         let found = resolve::resolve(&policies, &root, self.limits(), &mut visit);
         for (key, known) in visited {
-            self.tree.learn_hashed(key, known);
+            // What is known of others is of before their changes, which may yet be told.
+            self.tree.learn_absent(key, known);
         }
         let proc_names = found.proc_names.clone();
         let (files, directories) = (found.files, found.directories);
@@ -228,13 +240,13 @@ impl Monitor {
             );
         }
         self.install(found);
-        self.namespaces.clear();
         for (namespace, pid) in mem::take(&mut self.roots) {
             self.entered(namespace, pid);
         }
         self.drop_old();
         self.tell_programs(&proc_names);
         give_back_memory();
+        self.took = start.elapsed();
         info!(
             "{directories} directories with {files} files are watched, found in {} ms",
             start.elapsed().as_millis()
@@ -250,8 +262,8 @@ impl Monitor {
     /// use.
     pub fn entered(&mut self, namespace: u32, pid: u32) {
         if u64::from(namespace) == self.mount_namespace
-            || self.namespaces.len() >= MOST_NAMESPACES
-            || !self.namespaces.insert(namespace)
+            || self.roots.len() >= MOST_ROOTS
+            || self.roots.contains_key(&namespace)
         {
             return;
         }
@@ -265,7 +277,8 @@ impl Monitor {
         }
         self.roots.insert(namespace, pid);
         let root = Root { prefix: format!("process {pid}: "), fs, containers_only: true };
-        let limits = Limits { directories: 0, files: 0, hard_links: 0, ..Limits::default() };
+        let limits =
+            Limits { directories: CONTAINER_DIRECTORIES, files: 0, hard_links: 0, ..Limits::default() };
         let found = resolve::resolve(&policies, &root, limits, &mut |_, _| {});
         self.install(Resolution { marks: Vec::new(), ..found });
         self.forget_verdicts();
@@ -316,7 +329,7 @@ impl Monitor {
             };
             let names = std::iter::once(&anchor.canonical).chain(&anchor.aliases);
             let names = names.map(|name| bytes_of(name)).collect();
-            self.tree.anchors.insert(number, names);
+            self.tree.add_anchor(number, names, self.generation);
             let has_names = !anchor.read_names.is_empty();
             let key = WatchKey { inode: number.inode, name: 0, device: number.device, reserved: 0 };
             let watched = Watched {
@@ -325,13 +338,15 @@ impl Monitor {
                 names: u32::from(has_names),
                 reserved: 0,
             };
-            self.place(key, &watched);
-            if tree::look(&anchor.path).is_none_or(|now| describe::kind(now.mode) != "directory") {
-                self.watch_single(&anchor, &file);
+            let now = tree::look(&anchor.path).map(|now| describe::kind(now.mode));
+            let is_directory = now.as_deref() == Some("directory");
+            self.place(key, &watched, !is_directory);
+            if !is_directory {
+                self.watch_single(&anchor, &file, now.as_deref() == Some("regular"));
             }
             for name in anchor.read_names {
                 let key = WatchKey { name: key_of_name(&name), ..key };
-                self.place(key, &Watched { reads: 1, ..Watched::default() });
+                self.place(key, &Watched { reads: 1, ..Watched::default() }, true);
             }
         }
         for mark in found.marks {
@@ -346,13 +361,15 @@ impl Monitor {
                 self.tree.learn(mark.canonical.as_os_str().as_bytes(), now);
             }
             let generation = self.generation;
-            self.tree.mark(handle, Marked { path: mark.path, names, mask, generation });
+            self.tree.mark(handle, Marked { path: mark.path, names, mask, generation }, since_boot());
         }
     }
 
     /// Watches a file by itself, wherever its names are.
-    fn watch_single(&mut self, anchor: &resolve::Anchor, file: &OwnedFd) {
-        self.tree.single |= u64::from(anchor.reads > 0) | u64::from(anchor.writes > 0) << 1;
+    fn watch_single(&mut self, anchor: &resolve::Anchor, file: &OwnedFd, is_regular: bool) {
+        if is_regular {
+            self.tree.single |= u64::from(anchor.reads > 0) | u64::from(anchor.writes > 0) << 1;
+        }
         let mut mask = Mask::EMPTY;
         if anchor.reads > 0 {
             mask |= Mask::OPEN;
@@ -368,17 +385,31 @@ impl Monitor {
                 mask,
                 generation: self.generation,
             };
-            self.tree.mark(handle, marked);
+            self.tree.mark(handle, marked, since_boot());
         }
     }
 
-    fn place(&mut self, key: WatchKey, watched: &Watched) {
-        match self.controls.watch(&key, watched) {
-            Ok(()) => {
-                self.places.insert(key, self.generation);
+    fn place(&mut self, key: WatchKey, watched: &Watched, is_single: bool) {
+        let generation = self.generation;
+        let before = self.places.get(&key).filter(|(of, _)| *of == generation);
+        // It may be reached by another path, which was found before.
+        let watched = before.map_or(*watched, |(_, before)| Watched {
+            reads: before.reads.max(watched.reads),
+            writes: before.writes.max(watched.writes),
+            names: before.names | watched.names,
+            reserved: 0,
+        });
+        let crowded = is_single && self.places.len() >= MOST_SINGLE && !self.places.contains_key(&key);
+        if crowded || self.controls.watch(&key, &watched).is_err() {
+            // The first tells the story.
+            let lost = self.lost.entry(("files", "map_full")).or_default();
+            if *lost == 0 {
+                warn!("there is no room for more watched inodes; watch fewer places");
             }
-            Err(error) => warn!("inode {} is not watched in the kernel: {error}", key.inode),
+            *lost += 1;
+            return;
         }
+        self.places.insert(key, (generation, watched));
     }
 
     fn mark(&mut self, object: &OwnedFd, path: &Path, is_directory: bool, mask: Mask) -> Option<Handle> {
@@ -390,7 +421,15 @@ impl Monitor {
         {
             place.insert(volume);
         }
-        let before = self.tree.marked.get(&handle).map(|marked| marked.mask);
+        let known = self.tree.marked.get(&handle);
+        let before = known.map(|marked| marked.mask);
+        // Of this time: it may be reached by another path, which was found before.
+        let more = known.filter(|known| known.generation == self.generation).map(|known| known.mask);
+        let mask = mask | more.unwrap_or(Mask::EMPTY);
+        if known.is_none() && self.tree.marked.len() >= self.options.directories + MOST_SINGLE {
+            *self.lost.entry(("files", "map_full")).or_default() += 1;
+            return None;
+        }
         for group in self.groups.iter() {
             let marked = match before {
                 Some(before) if before != mask => group.replace(object.as_fd(), before, mask),
@@ -412,23 +451,21 @@ impl Monitor {
     /// Lets go of what is not watched any more.
     fn drop_old(&mut self) {
         let generation = self.generation;
-        let old: Vec<_> = self.places.extract_if(|_, of| *of != generation).map(|(key, _)| key).collect();
+        let old: Vec<_> =
+            self.places.extract_if(|_, (of, _)| *of != generation).map(|(key, _)| key).collect();
         for key in old {
             self.controls.unwatch(&key);
             if key.name == 0 {
                 self.tree.anchors.remove(&InodeNumber { inode: key.inode, device: key.device });
             }
         }
-        let old: Vec<_> = self
-            .tree
-            .marked
-            .extract_if(|_, marked| marked.generation != generation)
-            .map(|(_, old)| old)
-            .collect();
+        let old: Vec<_> = self.tree.marked.extract_if(|_, marked| marked.generation != generation).collect();
         self.tree.count_places();
-        for marked in old {
-            // What is gone has taken its mark with it.
-            if let Ok(object) = hold(&marked.path) {
+        for (handle, marked) in old {
+            // What is gone has taken its mark with it, and another may be at its path.
+            if let Ok(object) = hold(&marked.path)
+                && Handle::of(object.as_fd()).is_ok_and(|now| now == handle)
+            {
                 for group in self.groups.iter() {
                     let _had_none = group.unmark(object.as_fd());
                 }

@@ -57,6 +57,7 @@ impl Monitor {
             Notice::Overflow => {
                 *self.lost.entry(("fanotify", "queue_overflow")).or_default() += 1;
                 // What moved meanwhile is not known.
+                self.overflowed = Some(Instant::now());
                 self.resolve_soon();
                 return;
             }
@@ -91,20 +92,31 @@ impl Monitor {
         if mask.intersects(Mask::CREATE | Mask::MOVED_TO) {
             self.appeared(&path, is_directory);
         }
+        if is_directory
+            && mask.intersects(Mask::DELETE)
+            && !mask.intersects(Mask::CREATE)
+            && let Some(gone) = event.target
+        {
+            self.tree.unmark(gone);
+        }
         if mask.intersects(Mask::DELETE | Mask::MOVED_FROM) && self.options.policies.may_cover_below(&path) {
             self.resolve_if_anchor(&path);
         }
         if mask.intersects(Mask::MODIFY) && !is_directory {
             self.echoes.push(echo(Class::Modify));
-            if let Some(early) = self.sessions.changed(&path, pid, time) {
+            for early in self.sessions.changed(&path, pid, time) {
                 self.written(&early, None, None, true);
             }
         }
         if mask.intersects(Mask::CLOSE_WRITE) && !is_directory {
-            let session = self.sessions.end(&path);
-            let session = session.unwrap_or_else(|| Session::of(&path, pid, time));
+            let sessions = self.sessions.end(&path, pid);
             let now = event.target.and_then(|file| self.tree.look_at(file));
-            self.written(&session, now, Some(pid), false);
+            if sessions.is_empty() {
+                self.written(&Session::of(&path, pid, time), now, Some(pid), false);
+            }
+            for (n, session) in sessions.iter().enumerate() {
+                self.written(session, now, (n == 0).then_some(pid), false);
+            }
         }
     }
 
@@ -163,7 +175,7 @@ impl Monitor {
             }
             self.acts.push(Act { kind, time: since_boot(), last: None, actor, body });
         }
-        if self.found.is_empty() && self.recent.len() > MOST_RECENT {
+        if self.recent.len() > MOST_RECENT {
             self.recent.retain(|_, recent| now.duration_since(recent.when) < 4 * FOUND_PAUSE);
         }
     }
@@ -205,19 +217,21 @@ impl Monitor {
             if self.tree.known(&path).is_none() {
                 self.tree.learn(&path, known);
             }
-            if is_new {
+            if is_new && self.found.len() < MOST_FILES {
                 self.found.push_back((Instant::now(), path));
             }
         }
     }
 
     pub(super) fn resolve_soon(&mut self) {
-        self.resolve_at.get_or_insert_with(|| Instant::now() + SETTLE);
+        // Who makes this happen again and again must not keep everything else waiting.
+        let pause = SETTLE.max(10 * self.took);
+        self.resolve_at.get_or_insert_with(|| Instant::now() + pause);
     }
 
     /// Something that others are found by may be gone or another.
     fn resolve_if_anchor(&mut self, path: &[u8]) {
-        if self.tree.anchors.values().flatten().any(|name| name.as_slice() == path) {
+        if self.tree.is_anchor(path) {
             self.resolve_soon();
         }
     }
@@ -240,7 +254,7 @@ impl Monitor {
             }
         } else if !new.is_empty() {
             self.sessions.renamed(old, new);
-            if self.tree.anchors.values().flatten().any(|name| name == new) || Self::is_linked(new) {
+            if self.tree.is_anchor(new) || Self::is_linked(new) {
                 self.resolve_below(new, false);
             }
         }
@@ -337,7 +351,10 @@ impl Monitor {
             if before.is_some_and(|before| now.is_some_and(|now| before.links != now.links))
                 && changed.is_empty()
             {
-                // It has got or lost a name, of which another event tells.
+                // It has got or lost a name, of which another event tells. Whatever is done by a new one counts too.
+                if before.is_some_and(|before| now.is_some_and(|now| now.links > before.links)) {
+                    self.resolve_below(&echo.path, false);
+                }
                 return;
             }
             (body.before, body.after, body.changed) = (was, is, changed);
