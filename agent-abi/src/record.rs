@@ -369,7 +369,7 @@ layouts! {
         dirfd: i32,
         /// Low half of the window in which repeats of it are counted; zero: they are told one by one.
         window: u32,
-        /// Path of the file.
+        /// Path of the file; of a failed call, of the directory that a relative `name` starts from.
         path: Span,
         /// Path asked for, from the memory of the process: of failed calls only.
         name: Span,

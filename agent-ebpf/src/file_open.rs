@@ -18,7 +18,7 @@ use nightjar_abi::{
 
 use crate::{
     globals,
-    kernel::{Access, Copied, Probed, Ptr, Typed, bound},
+    kernel::{Access, Copied, Probed, Ptr, Typed, bound, opaque},
     path,
     send::{Claim, Count, Scratch},
     settings, syscall,
@@ -362,6 +362,23 @@ fn arguments(call: u32) -> Option<(i32, u64, u32)> {
     Some((dirfd, name, flags as u32))
 }
 
+/// Dentry and mount of the directory that a relative name starts from; zeros where there is none.
+#[inline(always)]
+fn starts_from<A: Access>(scratch: *mut Scratch, task: Ptr<Task, A>, dirfd: i32) -> (u64, u64) {
+    if dirfd == AT_FDCWD {
+        return match task.follow(TASK_FS) {
+            Some(fs) => (opaque(fs.address_in(FS_PWD_DENTRY)), opaque(fs.address_in(FS_PWD_MNT))),
+            None => (0, 0),
+        };
+    }
+    // SAFETY: the map's own memory.
+    let copy = unsafe { &raw mut (*scratch).files.file };
+    match Copied::<File, FILE>::read(copy, watch::file_of(task, u64::from(dirfd as u32))) {
+        Some(file) => (opaque(file.address_in(FILE_DENTRY)), opaque(file.address_in(FILE_MNT))),
+        None => (0, 0),
+    }
+}
+
 /// Builds the record of a call that failed; gives its length.
 #[inline(always)]
 fn failed<A: Access>(
@@ -374,8 +391,22 @@ fn failed<A: Access>(
     let call = syscall::number_of(ctx);
     let (dirfd, name, flags) = arguments(call)?;
     let mut tail = Tail::<START, ROOM>::new(scratch);
+    let place = tail.place();
     let name = tail.user_text::<{ PATH_MAX as u32 }>(name);
-    let len = START as u64 + bound::<{ PATH_MAX as u32 }>(u64::from(name.len));
+    // SAFETY: inside the scratch buffer.
+    let is_absolute = name.len > 0 && unsafe { place.read_volatile() } == b'/';
+    let from = if is_absolute { (0, 0) } else { starts_from(scratch, task, dirfd) };
+    let (dentry, mount) = from;
+    let base = match (
+        Ptr::<Dentry, Probed>::new(dentry as *const u8),
+        Ptr::<VfsMount, Probed>::new(mount as *const u8),
+    ) {
+        (Some(dentry), Some(mount)) => {
+            tail.path(&path::write(scratch, dentry, mount, task::mount_root(task)))
+        }
+        _ => tail.nothing(),
+    };
+    let len = START as u64 + bound::<{ u16::MAX as u32 }>(tail.len());
     // SAFETY: the record begins with room for a `FileOpen`, at a multiple of eight.
     unsafe {
         let record: *mut FileOpen = (&raw mut (*scratch).record).cast();
@@ -401,7 +432,7 @@ fn failed<A: Access>(
         (*record).errno = result.unsigned_abs() as u32;
         (*record).dirfd = dirfd;
         (*record).window = 0;
-        (*record).path = Span { start: START as u16, len: 0, flags: 0 };
+        (*record).path = base;
         (*record).name = name;
         (*record).volume = Span { start: START as u16, len: 0, flags: 0 };
         (*record).header = count.header(Kind::FileOpen, len);

@@ -8,7 +8,7 @@ mod opens;
 mod repeats;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque, hash_map::Entry},
     mem,
     os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
@@ -136,6 +136,8 @@ pub struct Monitor {
     acts: Vec<Act>,
     /// Files that were found in directories that are new, and may have been made before those were watched.
     found: VecDeque<(Instant, Vec<u8>)>,
+    /// Hashes of their paths.
+    found_paths: HashSet<u64>,
     /// Files that have come to be just now, by the hash of their path: when, by whom, and whether a change was told
     /// since.
     recent: HashMap<u64, Recent>,
@@ -189,6 +191,7 @@ impl Monitor {
             next_window: Instant::now(),
             acts: Vec::new(),
             found: VecDeque::new(),
+            found_paths: HashSet::new(),
             recent: HashMap::new(),
             places: HashMap::new(),
             generation: 0,
@@ -509,7 +512,7 @@ impl Monitor {
                 self.written(&session, None, None, true);
             }
         }
-        self.tell_found(now);
+        self.tell_found(drained);
         self.end_copies(now);
         if now >= self.next_window && !self.options.fold.is_zero() {
             self.turn_window(now);

@@ -153,19 +153,25 @@ impl Monitor {
 
     /// Tells of files that were made, or written, in a directory before that could be watched.
     pub(super) fn tell_found(&mut self, now: Instant) {
-        while self.found.front().is_some_and(|(when, _)| now.duration_since(*when) >= FOUND_PAUSE) {
+        while self.found.front().is_some_and(|(when, _)| now.saturating_duration_since(*when) >= FOUND_PAUSE)
+        {
             let Some((_, path)) = self.found.pop_front() else { break };
+            self.found_paths.remove(&tree::hash(&path));
             let Some(file) = tree::look(path_from(&path)) else { continue };
             self.tree.learn(&path, file);
             let recent = self.recent.get(&tree::hash(&path));
+            let is_directory = describe::kind(file.mode) == "directory";
             let (kind, operation, actor) = match recent {
+                None if is_directory => ("file.mkdir", Operation::Mkdir, Actor::Unknown),
                 None => ("file.create", Operation::Create, Actor::Unknown),
-                Some(recent) if !recent.changed && file.size > 0 => {
+                Some(recent) if !is_directory && !recent.changed && file.size > 0 => {
                     ("file.modify", Operation::Modify, Actor::Pid(recent.pid))
                 }
                 Some(_) => continue,
             };
-            let Some(policy) = self.options.policies.matching(&path, operation, false) else { continue };
+            let Some(policy) = self.options.policies.matching(&path, operation, is_directory) else {
+                continue;
+            };
             let mut body = describe::of_known(Some(file), device_at(path_from(&path)));
             body.path = describe::path(&path);
             body.source = NameSource::Scan.name();
@@ -176,7 +182,7 @@ impl Monitor {
             self.acts.push(Act { kind, time: since_boot(), last: None, actor, body });
         }
         if self.recent.len() > MOST_RECENT {
-            self.recent.retain(|_, recent| now.duration_since(recent.when) < 4 * FOUND_PAUSE);
+            self.recent.retain(|_, recent| now.saturating_duration_since(recent.when) < 4 * FOUND_PAUSE);
         }
     }
 
@@ -196,31 +202,36 @@ impl Monitor {
 
     /// Watches what is to be watched below a path. `is_new`: what is in there has come to be there.
     pub(super) fn resolve_below(&mut self, path: &[u8], is_new: bool) {
-        let root = resolve::Root { fs: "/".into(), prefix: String::new(), containers_only: false };
-        let policies = self.options.policies.clone();
-        let mut visited = Vec::new();
-        let mut visit = |path: &Path, stat: &rustix::fs::Statx| {
-            if visited.len() < MOST_FILES {
-                visited.push((bytes_of(path), Known::of(stat)));
+        // What comes between the walk and the marks is found by a second walk.
+        let walks = if is_new { 2 } else { 1 };
+        for _ in 0..walks {
+            let root = resolve::Root { fs: "/".into(), prefix: String::new(), containers_only: false };
+            let policies = self.options.policies.clone();
+            let mut visited = Vec::new();
+            let mut visit = |path: &Path, stat: &rustix::fs::Statx| {
+                if visited.len() < MOST_FILES {
+                    visited.push((bytes_of(path), Known::of(stat)));
+                }
+            };
+            let found = resolve::resolve_below(&policies, &root, self.limits(), path_from(path), &mut visit);
+            let directories = found.marks.iter().filter(|mark| is_new && mark.is_directory);
+            let mut new: Vec<_> = directories.map(|mark| bytes_of(&mark.canonical)).collect();
+            self.install(found);
+            for (path, known) in visited {
+                if self.tree.known(&path).is_none() {
+                    self.tree.learn(&path, known);
+                }
+                if is_new {
+                    new.push(path);
+                }
             }
-        };
-        let found = resolve::resolve_below(&policies, &root, self.limits(), path_from(path), &mut visit);
-        debug!(
-            "{} directories and {} anchors are new below {}",
-            found.marks.len(),
-            found.anchors.len(),
-            describe::path(path)
-        );
-        self.install(found);
-        self.forget_verdicts();
-        for (path, known) in visited {
-            if self.tree.known(&path).is_none() {
-                self.tree.learn(&path, known);
-            }
-            if is_new && self.found.len() < MOST_FILES {
-                self.found.push_back((Instant::now(), path));
+            for path in new {
+                if self.found.len() < MOST_FILES && self.found_paths.insert(tree::hash(&path)) {
+                    self.found.push_back((Instant::now(), path));
+                }
             }
         }
+        self.forget_verdicts();
     }
 
     pub(super) fn resolve_soon(&mut self) {

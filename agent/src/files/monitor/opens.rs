@@ -130,7 +130,7 @@ impl Monitor {
         if !self.options.failed {
             return Err(Discard::NotWatched);
         }
-        let path = normal(name.bytes);
+        let path = normal(&[record.path.bytes, b"/", name.bytes].concat());
         let policies = &self.options.policies;
         let policy = policies
             .matching(&path, Operation::Open, false)
