@@ -45,6 +45,19 @@ const GROUPS: usize = 4;
 const MOST_NAMESPACES: usize = 4096;
 /// The most files of which attributes are kept.
 const MOST_FILES: usize = 200_000;
+/// Kinds that notifications alone can tell of.
+pub const NOTICED: &[&str] = &[
+    "file.open",
+    "file.create",
+    "file.modify",
+    "file.close",
+    "file.delete",
+    "file.rename",
+    "file.link",
+    "file.attributes",
+    "file.mkdir",
+    "file.rmdir",
+];
 
 /// What is asked of file events.
 #[derive(Debug, Clone)]
@@ -147,6 +160,12 @@ pub struct Monitor {
     namespaces: HashSet<u32>,
 }
 
+/// How much is walked where so many directories may be watched.
+#[must_use]
+pub fn limits(directories: usize) -> Limits {
+    Limits { directories, files: MOST_FILES, ..Limits::default() }
+}
+
 // === impl Monitor ===
 
 impl Monitor {
@@ -242,7 +261,7 @@ impl Monitor {
     }
 
     fn limits(&self) -> Limits {
-        Limits { directories: self.options.directories, files: MOST_FILES, ..Limits::default() }
+        limits(self.options.directories)
     }
 
     /// A program runs in a mount namespace: if that has a root directory of its own, as containers have, what policies
