@@ -1675,7 +1675,7 @@ mod tests {
             ("proces.exe == null", r#"no field "proces"; did you mean "process"?"#),
             ("exe.path == ''", r#"no field "exe"; did you mean "process.exe"?"#),
             ("pid == 1", r#"no field "pid"; did you mean "process.pid"?"#),
-            ("path == ''", "no field \"path\"; an event has credentials, exec, exec_failed"),
+            ("path == ''", r#"no field "path"; did you mean "file.path"?"#),
             ("process.container.image == ''", "has id, pod_uid, runtime"),
             ("has(process.containers)", r#"did you mean "process.container"?"#),
             (

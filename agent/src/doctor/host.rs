@@ -15,6 +15,7 @@ use rustix::{
 
 use crate::{
     config::Config,
+    files::fanotify::{FanotifyError, Features, Group, Queue},
     service::{self, Missing},
 };
 
@@ -38,6 +39,8 @@ pub struct Facts {
     pub missing: Result<Vec<Missing>, String>,
     /// Most bytes of memory that this process may lock; `None` for no limit.
     pub memlock: Option<u64>,
+    /// What the kernel tells of files by fanotify, or why nothing.
+    pub fanotify: Result<Features, FanotifyError>,
     /// What the wall clock says.
     pub now: SystemTime,
     /// User that the agent runs as.
@@ -63,6 +66,7 @@ impl Host {
             machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
             missing: service::missing().map_err(|error| error.to_string()),
             memlock: getrlimit(Resource::Memlock).maximum,
+            fanotify: Group::open(Queue::Limited).map(|group| group.features()),
             now: SystemTime::now(),
             user: 0,
             configuration,
@@ -188,6 +192,7 @@ pub(super) mod testing {
                 machine: "x86_64".to_owned(),
                 missing: Ok(Vec::new()),
                 memlock: None,
+                fanotify: Ok(Features { target_fid: true, rename: true }),
                 // 2026-08-20
                 now: SystemTime::UNIX_EPOCH + Duration::from_hours(496_450),
                 user: rustix::process::geteuid().as_raw(),

@@ -1,21 +1,23 @@
 //! What a host allows, and the proof of it.
 //!
 //! [`examine`] goes through a table of checks, each of which looks at one thing of a [`Host`] and says what it
-//! found, what is lost by it and the mend. [`Witness`] is told the events of one process whose deeds are known, and
-//! says which kinds came. A [`Diagnosis`] is all of it, [`render`] makes a page of that.
+//! found, what is lost by it and the mend. [`act`] does one thing of each kind; [`Witness`] is told the events of the
+//! process that did, and says which kinds came. A [`Diagnosis`] is all of it, [`render`] makes a page of that.
 
 mod checks;
+mod deeds;
 mod host;
 mod sensors;
 mod view;
 mod witness;
 
 pub use checks::{examine, hindrance};
+pub use deeds::{Undone, act, folder, without_folder};
 pub use host::{Facts, Host};
 pub use sensors::{Refused, Sensor, sensors};
 use serde::Serialize;
 pub use view::render;
-pub use witness::{Proof, Witness, act};
+pub use witness::{Proof, Witness};
 
 /// How good something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -144,6 +146,10 @@ mod tests {
         Finding { result, ..Finding::ok("") }.of("kernel")
     }
 
+    fn proof(kind: &'static str, seen: bool) -> Proof {
+        Proof { kind, seen, milliseconds: None, served: true, undone: None }
+    }
+
     #[test]
     fn the_verdict_is_the_worst_of_all_and_what_is_not_known_counts_for_nothing() {
         let verdict = |results: &[Outcome]| {
@@ -158,8 +164,8 @@ mod tests {
 
     #[test]
     fn an_event_that_did_not_come_is_a_failure() {
-        let proof = Proof { kind: "process.exec", seen: false, milliseconds: None, served: true };
-        let diagnosis = Diagnosis::new(vec![check(Outcome::Ok)], Vec::new(), vec![proof]);
+        let proofs = vec![proof("process.exec", false)];
+        let diagnosis = Diagnosis::new(vec![check(Outcome::Ok)], Vec::new(), proofs);
         assert_eq!(diagnosis.verdict, Outcome::Failed);
         assert_eq!((diagnosis.count(Outcome::Failed), diagnosis.count(Outcome::Ok)), (1, 1));
     }
@@ -169,6 +175,7 @@ mod tests {
         let refused = vec![Refused { hook: "task iterator".to_owned(), reason: "EPERM".to_owned() }];
         let sensor = Sensor {
             name: "snapshot",
+            kinds: &[],
             result: Outcome::Limited,
             hook: "/proc".to_owned(),
             worth: "less".to_owned(),
@@ -176,8 +183,9 @@ mod tests {
             mend: "do".to_owned(),
         };
         let proofs = vec![
-            Proof { kind: "process.exec", seen: true, milliseconds: Some(1.25), served: true },
-            Proof { kind: "process.exit", seen: false, milliseconds: None, served: true },
+            Proof { milliseconds: Some(1.25), ..proof("process.exec", true) },
+            proof("process.exit", false),
+            Proof { undone: Some("EPERM".to_owned()), ..proof("file.mount", false) },
         ];
         let checks =
             vec![Finding::limited("found", "lost", "mend").of("tracefs"), Finding::ok("well").of("btf")];
@@ -196,6 +204,7 @@ mod tests {
                 "events": [
                     {"kind": "process.exec", "seen": true, "milliseconds": 1.25},
                     {"kind": "process.exit", "seen": false, "milliseconds": null},
+                    {"kind": "file.mount", "seen": false, "milliseconds": null, "undone": "EPERM"},
                 ],
             })
         );

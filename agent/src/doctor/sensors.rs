@@ -2,14 +2,22 @@
 
 use serde::Serialize;
 
-use super::Outcome;
-use crate::kernel::{HookKind, Serving};
+use super::{Finding, Host, Outcome};
+use crate::{
+    files,
+    kernel::{HookKind, Serving},
+};
+
+const FANOTIFY: &str = "fanotify";
 
 /// How a sensor is served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Sensor {
     /// Kind of the events that it gives, or what it is for.
     pub name: &'static str,
+    /// Kinds of the events that it gives, other sensors perhaps too.
+    #[serde(skip)]
+    pub kinds: &'static [&'static str],
     /// How good that is.
     pub result: Outcome,
     /// The hook that serves it; empty where none does.
@@ -62,10 +70,30 @@ const MENDS: &[(Option<HookKind>, &[&str], &str)] = &[
     (None, &[""], "run a newer kernel; `nightjar -vv doctor` shows more of what this one said"),
 ];
 
-/// Of all rows of the plan that were asked for.
+/// Of all rows of the plan that were asked for, and fanotify, which has none.
 #[must_use]
-pub fn sensors(serving: &[Serving]) -> Vec<Sensor> {
-    serving.iter().map(sensor).collect()
+pub fn sensors(host: &Host, serving: &[Serving]) -> Vec<Sensor> {
+    serving.iter().map(sensor).chain([notifications(host)]).collect()
+}
+
+fn notifications(host: &Host) -> Sensor {
+    let Finding { result, found, mend, .. } = super::checks::fanotify(host);
+    let sensor = Sensor {
+        name: "file.modify",
+        kinds: files::NOTICED,
+        result,
+        hook: FANOTIFY.to_owned(),
+        worth: "all from the kernel, when a file that was written to is closed; of other files what no hook of \
+                theirs sees"
+            .to_owned(),
+        refused: Vec::new(),
+        mend,
+    };
+    if host.facts.fanotify.is_ok() {
+        return sensor;
+    }
+    let refused = vec![Refused { hook: FANOTIFY.to_owned(), reason: found }];
+    Sensor { hook: String::new(), worth: String::new(), refused, ..sensor }
 }
 
 fn sensor(serving: &Serving) -> Sensor {
@@ -79,6 +107,7 @@ fn sensor(serving: &Serving) -> Sensor {
     let refused = refused.map(|one| Refused { hook: one.kind.to_string(), reason: one.reason.clone() });
     Sensor {
         name: serving.plan.sensor.name(),
+        kinds: serving.plan.sensor.kinds(),
         result,
         hook: serving.candidate.map_or_else(String::new, |candidate| candidate.kind.to_string()),
         worth: serving.candidate.map_or_else(String::new, |candidate| candidate.worth.to_owned()),
@@ -100,7 +129,11 @@ fn mend(kind: HookKind, reason: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{Candidate, Refusal, Sensor as Question, SensorPlan};
+    use crate::{
+        doctor::host::testing::Fixture,
+        files::fanotify::FanotifyError,
+        kernel::{Candidate, Refusal, Sensor as Question, SensorPlan},
+    };
     use nightjar_abi::hook::Hook;
 
     static CANDIDATES: [Candidate; 2] = [
@@ -142,6 +175,28 @@ mod tests {
         let sensor = served(None, &["at sys_exit_execve: Permission denied (os error 13)"]);
         assert_eq!((sensor.result, sensor.hook.as_str()), (Outcome::Limited, ""));
         assert!(sensor.mend.contains("perf_event_paranoid"), "{sensor:?}");
+    }
+
+    #[test]
+    fn fanotify_serves_what_has_no_hook_of_its_own() {
+        let served = sensors(&Fixture::new().host, &[]);
+        assert_eq!((served[0].name, served[0].hook.as_str()), ("file.modify", "fanotify"));
+        assert_eq!(served[0].result, Outcome::Ok);
+
+        let refused = Fixture::new().facts(|facts| facts.fanotify = Err(FanotifyError::NotPermitted));
+        let refused = sensors(&refused.host, &[]);
+        assert_eq!((refused[0].result, refused[0].hook.as_str()), (Outcome::Limited, ""));
+        assert!(refused[0].refused[0].reason.contains("CAP_SYS_ADMIN is missing"), "{refused:?}");
+        assert!(refused[0].mend.contains("give it CAP_SYS_ADMIN"), "{refused:?}");
+    }
+
+    #[test]
+    fn every_kind_is_of_a_sensor() {
+        let of_hooks = Question::ALL.iter().flat_map(|sensor| sensor.kinds());
+        let kinds: Vec<_> = of_hooks.chain(files::NOTICED).collect();
+        for kind in nightjar_proto::KINDS.iter().filter(|kind| !kind.name.starts_with("telemetry.")) {
+            assert!(kinds.contains(&&kind.name), "{}", kind.name);
+        }
     }
 
     #[test]

@@ -125,6 +125,9 @@ impl Page {
             }
             _ if proof.seen => self.point(proof.result(), proof.kind, "seen"),
             _ if !proof.served => self.point(proof.result(), proof.kind, "not waited for: no hook serves it"),
+            _ if let Some(reason) = &proof.undone => {
+                self.point(proof.result(), proof.kind, &format!("not looked at: it could not be done ({reason})"));
+            }
             _ => {
                 self.point(proof.result(), proof.kind, "not seen");
                 self.note(
@@ -210,6 +213,10 @@ mod tests {
     use super::*;
     use crate::doctor::{Finding, Refused};
 
+    fn proof(kind: &'static str) -> Proof {
+        Proof { kind, seen: false, milliseconds: None, served: true, undone: None }
+    }
+
     fn diagnosis() -> Diagnosis {
         let checks = vec![
             Finding::ok("Linux 6.12.4 on x86_64").of("kernel"),
@@ -223,6 +230,7 @@ mod tests {
         ];
         let sensor = Sensor {
             name: "process.exec_failed",
+            kinds: &["process.exec_failed"],
             result: Outcome::Limited,
             hook: String::new(),
             worth: String::new(),
@@ -233,8 +241,9 @@ mod tests {
             mend: "`mount -t tracefs tracefs /sys/kernel/tracing`".to_owned(),
         };
         let proofs = vec![
-            Proof { kind: "process.exec", seen: true, milliseconds: Some(1.26), served: true },
-            Proof { kind: "process.exec_failed", seen: false, milliseconds: None, served: true },
+            Proof { seen: true, milliseconds: Some(1.26), ..proof("process.exec") },
+            proof("process.exec_failed"),
+            Proof { undone: Some("Operation not permitted".to_owned()), ..proof("file.mount") },
         ];
         Diagnosis::new(checks, vec![sensor], proofs)
     }
@@ -266,9 +275,11 @@ Events of a process that was started for this
   failed   process.exec_failed  not seen
                                 mend: see above for what serves it;
                                       `nightjar -vv doctor` shows more
+  unknown  file.mount           not looked at: it could not be done (Operation
+                                not permitted)
 
 failed: 1 of these points must be mended before this host can be watched; 2
-        could be better; 1 could not be looked at
+        could be better; 2 could not be looked at
 ";
         assert_eq!(render(&diagnosis(), "nightjar 0.1.0 on host", Style::default()), expected);
     }

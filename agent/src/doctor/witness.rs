@@ -1,13 +1,6 @@
 //! The proof by real events: a process does one thing of each kind, and each has to come.
-//!
-//! The process is this program once more. It has a name that nobody else has, which its arguments and the path of
-//! its failed exec carry: so its events are told from those of a process that merely gets the same process ID.
 
-use std::{
-    os::unix::process::CommandExt,
-    process::Command,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use nightjar_proto::{
     KINDS,
@@ -15,13 +8,11 @@ use nightjar_proto::{
 };
 use serde::Serialize;
 
-use super::{Outcome, Sensor};
+use super::{
+    Outcome, Sensor,
+    deeds::{DEEDS, Undone},
+};
 
-/// There is nothing in `/proc` that could have such a name.
-const NOWHERE: &str = "/proc/nightjar-doctor-";
-/// `SECBIT_KEEP_CAPS`
-/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/securebits.h>
-const KEEP_CAPS: u32 = 1 << 4;
 /// Two readings of two clocks. No process ID is used again so soon.
 const TOLERANCE: Duration = Duration::from_millis(50);
 /// These are no deeds of a process.
@@ -39,6 +30,9 @@ pub struct Proof {
     /// Whether a hook serves it: else it was not waited for.
     #[serde(skip)]
     pub served: bool,
+    /// Why the process could not do what it is of: then it was not waited for either.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undone: Option<String>,
 }
 
 /// Hears events, and says which of those of one process were among them.
@@ -49,52 +43,9 @@ pub struct Witness {
     not_before: SystemTime,
     /// Kinds that nothing serves.
     unserved: Vec<&'static str>,
+    undone: Vec<Undone>,
     heard: Vec<(Event, SystemTime)>,
     lost: Vec<String>,
-}
-
-/// What the process does, and how that looks.
-struct Deed {
-    kind: &'static str,
-    is_told: fn(&Event, &str) -> bool,
-}
-
-const DEEDS: &[Deed] = &[
-    Deed {
-        kind: "process.exec",
-        is_told: |event, name| event.process.iter().any(|process| process.args.iter().any(|arg| arg == name)),
-    },
-    Deed {
-        kind: "process.exec_failed",
-        is_told: |event, name| match &event.body {
-            Some(Body::ExecFailed(exec)) => exec.filename.strip_prefix(NOWHERE) == Some(name),
-            _ => false,
-        },
-    },
-    Deed { kind: "process.fork", is_told: |event, _| matches!(event.body, Some(Body::Fork(_))) },
-    Deed {
-        kind: "process.credentials",
-        is_told: |event, _| match &event.body {
-            Some(Body::Credentials(change)) => {
-                let kept = |set: &nightjar_proto::v1::CredentialSet| set.securebits & KEEP_CAPS != 0;
-                !change.before.as_ref().is_some_and(kept) && change.after.as_ref().is_some_and(kept)
-            }
-            _ => false,
-        },
-    },
-    Deed {
-        kind: "process.exit",
-        is_told: |event, _| matches!(&event.body, Some(Body::Exit(exit)) if exit.code == Some(0)),
-    },
-];
-
-/// What the process with this name does, once it runs: it has been forked, and has called exec. Its exit is the
-/// caller's.
-pub fn act(name: &str) {
-    // It only comes back because it fails, which is what is wanted.
-    let _not_there = Command::new(format!("{NOWHERE}{name}")).exec();
-    // The one change of credentials that asks for no right. It ends with the process.
-    let _refused = rustix::thread::set_keep_capabilities(true);
 }
 
 // === impl Witness ===
@@ -104,9 +55,26 @@ impl Witness {
     /// like this.
     #[must_use]
     pub fn new(name: &str, pid: u32, not_before: SystemTime, sensors: &[Sensor]) -> Self {
-        let unserved =
-            sensors.iter().filter(|sensor| sensor.hook.is_empty()).map(|sensor| sensor.name).collect();
-        Self { name: name.to_owned(), pid, not_before, unserved, heard: Vec::new(), lost: Vec::new() }
+        let kinds = |is_served: bool| {
+            let sensors = sensors.iter().filter(move |sensor| sensor.hook.is_empty() != is_served);
+            sensors.flat_map(|sensor| sensor.kinds)
+        };
+        // Some kinds are of several sensors.
+        let unserved = kinds(false).filter(|kind| !kinds(true).any(|served| served == *kind)).copied().collect();
+        Self {
+            name: name.to_owned(),
+            pid,
+            not_before,
+            unserved,
+            undone: Vec::new(),
+            heard: Vec::new(),
+            lost: Vec::new(),
+        }
+    }
+
+    /// The process could not do these.
+    pub fn excuse(&mut self, undone: impl IntoIterator<Item = Undone>) {
+        self.undone.extend(undone);
     }
 
     /// An event came just now.
@@ -152,7 +120,9 @@ impl Witness {
                     Some((took.as_secs_f64() * 1e6).round() / 1e3)
                 });
                 let served = !self.unserved.contains(&kind.name);
-                Proof { kind: kind.name, seen: told.is_some(), milliseconds, served }
+                let undone = self.undone.iter().find(|undone| undone.kind == kind.name && told.is_none());
+                let undone = undone.map(|undone| undone.reason.clone());
+                Proof { kind: kind.name, seen: told.is_some(), milliseconds, served, undone }
             })
             .collect()
     }
@@ -160,7 +130,7 @@ impl Witness {
     /// Whether all kinds came that can.
     #[must_use]
     pub fn is_satisfied(&self) -> bool {
-        self.proofs().iter().all(|proof| proof.seen || !proof.served)
+        self.proofs().iter().all(|proof| proof.result() != Outcome::Failed)
     }
 
     /// What was lost meanwhile, of any process.
@@ -173,7 +143,7 @@ impl Witness {
         let deed = DEEDS.iter().find(|deed| deed.kind == kind)?;
         self.heard.iter().find(|(event, _)| {
             let is_of = |id: &str| event.process.as_ref().is_some_and(|process| process.id == id);
-            event.kind == kind && (deed.is_told)(event, &self.name) && id.is_none_or(is_of)
+            event.kind == kind && deed.is_told(event, &self.name) && id.is_none_or(is_of)
         })
     }
 
@@ -191,20 +161,22 @@ impl Proof {
     /// How good it is.
     #[must_use]
     pub fn result(&self) -> Outcome {
-        match (self.seen, self.served) {
-            (true, _) => Outcome::Ok,
+        match (self.seen, self.served, &self.undone) {
+            (true, ..) => Outcome::Ok,
             // As the agent does, which starts without it.
-            (false, false) => Outcome::Limited,
-            (false, true) => Outcome::Failed,
+            (false, false, _) => Outcome::Limited,
+            (false, true, Some(_)) => Outcome::Unknown,
+            (false, true, None) => Outcome::Failed,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use nightjar_proto::v1::{CredentialSet, Credentials, Exec, ExecFailed, Exit, Fork, Loss, Telemetry};
+    use nightjar_proto::v1::{Loss, Telemetry};
 
     use super::*;
+    use crate::doctor::deeds::testing::bodies;
 
     const NAME: &str = "0123456789abcdef";
 
@@ -230,20 +202,7 @@ mod tests {
     }
 
     fn all() -> Vec<Event> {
-        let kept = CredentialSet { securebits: KEEP_CAPS, ..CredentialSet::default() };
-        let credentials = Credentials {
-            before: Some(CredentialSet::default()),
-            after: Some(kept),
-            ..Credentials::default()
-        };
-        let failed = ExecFailed { filename: format!("{NOWHERE}{NAME}"), ..ExecFailed::default() };
-        vec![
-            event("process.fork", Body::Fork(Fork::default())),
-            event("process.exec", Body::Exec(Exec::default())),
-            event("process.exec_failed", Body::ExecFailed(failed)),
-            event("process.credentials", Body::Credentials(credentials)),
-            event("process.exit", Body::Exit(Exit { code: Some(0), ..Exit::default() })),
-        ]
+        bodies(NAME).into_iter().map(|(kind, body)| event(kind, body)).collect()
     }
 
     fn witness_of(events: Vec<Event>) -> Witness {
@@ -259,13 +218,6 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_deed_for_every_kind() {
-        for kind in KINDS.iter().filter(|kind| !kind.name.starts_with(OF_THE_AGENT)) {
-            assert!(DEEDS.iter().any(|deed| deed.kind == kind.name), "{} is not proven", kind.name);
-        }
-    }
-
-    #[test]
     fn all_that_came_is_proven_with_the_time_that_it_took() {
         let witness = witness_of(all());
         assert!(witness.is_satisfied(), "{:?}", unseen(&witness));
@@ -273,24 +225,60 @@ mod tests {
         assert!(witness.lost().is_empty());
     }
 
-    #[test]
-    fn what_nothing_serves_is_not_waited_for() {
-        let sensor = Sensor {
-            name: "process.exec_failed",
-            result: Outcome::Limited,
-            hook: String::new(),
+    fn sensor(name: &'static str, kinds: &'static [&'static str], hook: &str) -> Sensor {
+        Sensor {
+            name,
+            kinds,
+            result: Outcome::Ok,
+            hook: hook.to_owned(),
             worth: String::new(),
             refused: Vec::new(),
             mend: String::new(),
-        };
-        let mut witness = Witness::new(NAME, 42, start(), &[sensor]);
-        for event in all().into_iter().filter(|event| event.kind != "process.exec_failed") {
+        }
+    }
+
+    /// All that is not of these kinds.
+    fn others(kinds: &[&str]) -> Vec<Event> {
+        all().into_iter().filter(|event| !kinds.contains(&event.kind.as_str())).collect()
+    }
+
+    #[test]
+    fn what_nothing_serves_is_not_waited_for() {
+        let failed = sensor("process.exec_failed", &["process.exec_failed"], "");
+        let mut witness = Witness::new(NAME, 42, start(), &[failed]);
+        for event in others(&["process.exec_failed"]) {
             assert!(!witness.is_satisfied());
             witness.hear_at(event, start());
         }
         assert!(witness.is_satisfied());
         let worst = witness.proofs().iter().map(Proof::result).max();
         assert_eq!(worst, Some(Outcome::Limited));
+    }
+
+    #[test]
+    fn a_kind_is_served_by_any_of_the_sensors_that_give_it() {
+        let sensors = [
+            sensor("file.*", &["file.create", "file.copy", "file.mount"], ""),
+            sensor("file.modify", &["file.create", "file.modify"], "fanotify"),
+        ];
+        let witness = Witness::new(NAME, 42, start(), &sensors);
+        let unserved: Vec<_> =
+            witness.proofs().iter().filter(|proof| !proof.served).map(|proof| proof.kind).collect();
+        assert_eq!(unserved, ["file.copy", "file.mount"]);
+    }
+
+    #[test]
+    fn what_could_not_be_done_is_not_waited_for_and_says_why() {
+        let mut witness = witness_of(others(&["file.mount"]));
+        assert!(!witness.is_satisfied());
+        let undone = |kind| Undone { kind, reason: "not permitted".to_owned() };
+        witness.excuse([undone("file.mount"), undone("file.open")]);
+        assert!(witness.is_satisfied());
+        let proofs = witness.proofs();
+        let proof = |kind| proofs.iter().find(|proof| proof.kind == kind).unwrap();
+        assert_eq!(proof("file.mount").result(), Outcome::Unknown);
+        assert_eq!(proof("file.mount").undone.as_deref(), Some("not permitted"));
+        assert_eq!((proof("file.open").result(), &proof("file.open").undone), (Outcome::Ok, &None), "it came");
     }
 
     #[test]
@@ -313,18 +301,18 @@ mod tests {
 
     #[test]
     fn another_process_proves_nothing() {
-        assert_eq!(unseen(&witness_with(|process| process.pid = 43)).len(), 5);
+        assert_eq!(unseen(&witness_with(|process| process.pid = 43)).len(), all().len());
         let earlier = |process: &mut Process| {
             process.start_time = Some((start() - Duration::from_secs(1)).into());
         };
-        assert_eq!(unseen(&witness_with(earlier)).len(), 5, "one that had the number before");
+        assert_eq!(unseen(&witness_with(earlier)).len(), all().len(), "one that had the number before");
         assert!(witness_with(|process| (process.pid, process.ns_pid) = (4242, 42)).is_satisfied());
     }
 
     #[test]
     fn events_of_another_process_than_the_one_with_the_name_do_not_count() {
         let mut events = all();
-        events[4].process.as_mut().unwrap().id = "00000000000000bb".to_owned();
+        events.last_mut().unwrap().process.as_mut().unwrap().id = "00000000000000bb".to_owned();
         assert_eq!(unseen(&witness_of(events)), ["process.exit"]);
         let nameless = witness_with(|process| process.args = vec!["nightjar".to_owned()]);
         assert_eq!(unseen(&nameless), ["process.exec"]);

@@ -19,4 +19,4 @@ pub mod resolve;
 mod session;
 mod tree;
 
-pub use monitor::{Act, Actor, Monitor, Options};
+pub use monitor::{Act, Actor, Monitor, NOTICED, Options, limits};

@@ -24,6 +24,10 @@ const OLDEST: (u32, u32) = (5, 10);
 const FIRST_WITH_RINGS: (u32, u32) = (5, 8);
 /// Ten times as much as distributions have.
 const LARGEST_BTF: u64 = 64 << 20;
+/// What tracepoints of system calls alone tell.
+const LOST_WITHOUT_CALLS: &str = "failed execs; of changes of credentials the call and the moment; truncations, copies \
+                                  and mounts, and of what else is done with files the call, and all of it where \
+                                  fanotify does not look";
 const NEWER_KERNEL: &str = "run Linux 5.10 or later";
 
 /// Release and machine.
@@ -98,7 +102,6 @@ pub(super) fn btf(host: &Host) -> Finding {
 /// Where numbers of system call tracepoints are.
 pub(super) fn tracefs(host: &Host) -> Finding {
     const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-    const LOST: &str = "failed execs; of changes of credentials the call and the moment";
     if let Some(place) = PLACES.iter().find(|place| host.has(&format!("{place}/events"))) {
         return Finding::ok(format!("at {place}"));
     }
@@ -107,7 +110,7 @@ pub(super) fn tracefs(host: &Host) -> Finding {
     if let Some(mount) = mount.filter(|_| host.lacks(Capability::DacReadSearch)) {
         return Finding::limited(
             format!("{} at {}, closed to this user", mount.kind, mount.place),
-            LOST,
+            LOST_WITHOUT_CALLS,
             "run it as root, or with CAP_DAC_READ_SEARCH",
         );
     }
@@ -115,14 +118,14 @@ pub(super) fn tracefs(host: &Host) -> Finding {
     if !kinds.is_empty() && !kinds.lines().any(|line| line.ends_with("\ttracefs")) {
         return Finding::limited(
             "this kernel has none",
-            LOST,
+            LOST_WITHOUT_CALLS,
             "run a kernel built with CONFIG_FTRACE=y and CONFIG_FTRACE_SYSCALLS=y",
         );
     }
     if host.lacks(Capability::SysAdmin) || host.facts.missing.is_err() {
         return Finding::limited(
             "not mounted, and the agent may not mount it for itself",
-            LOST,
+            LOST_WITHOUT_CALLS,
             "`mount -t tracefs tracefs /sys/kernel/tracing`, or give the agent CAP_SYS_ADMIN for its start",
         );
     }
@@ -192,7 +195,7 @@ pub(super) fn perf_event_paranoid(host: &Host) -> Finding {
         Err(finding) => finding,
         Ok(level) if level > 2 && host.lacks(Capability::SysAdmin) => Finding::limited(
             format!("{level}: tracepoints of system calls need CAP_SYS_ADMIN"),
-            "failed execs; of changes of credentials the call and the moment",
+            LOST_WITHOUT_CALLS,
             "`sysctl -w kernel.perf_event_paranoid=2`, or give the agent CAP_SYS_ADMIN for its start",
         ),
         Ok(level) => Finding::ok(level.to_string()),

@@ -1,10 +1,13 @@
 //! The checks, a row each.
 
+mod files;
 mod kernel;
 mod memory;
 mod rights;
 mod service;
 mod surroundings;
+
+pub(super) use files::fanotify;
 
 use super::{Check, Finding, host::Host};
 
@@ -25,6 +28,7 @@ const CHECKS: &[Row] = &[
     Row { name: "lsm", look: kernel::modules },
     Row { name: "tracefs", look: kernel::tracefs },
     Row { name: "perf_event_paranoid", look: kernel::perf_event_paranoid },
+    Row { name: "fanotify", look: fanotify },
     Row { name: "unprivileged_bpf", look: kernel::unprivileged_bpf },
     Row { name: "ring_memory", look: memory::ring },
     Row { name: "pid_namespace", look: rights::pid_namespace },
@@ -37,6 +41,7 @@ const CHECKS: &[Row] = &[
     Row { name: "bpf_stats", look: kernel::statistics },
     Row { name: "audit", look: surroundings::audit },
     Row { name: "configuration", look: service::configuration },
+    Row { name: "watched_files", look: files::watched },
     Row { name: "output", look: service::output },
     Row { name: "agent", look: service::agent },
 ];

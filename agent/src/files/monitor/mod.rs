@@ -52,6 +52,19 @@ const CONTAINER_DIRECTORIES: usize = 4096;
 const MOST_SINGLE: usize = 8192;
 /// The most files of which attributes are kept.
 const MOST_FILES: usize = 200_000;
+/// Kinds that notifications alone can tell of.
+pub const NOTICED: &[&str] = &[
+    "file.open",
+    "file.create",
+    "file.modify",
+    "file.close",
+    "file.delete",
+    "file.rename",
+    "file.link",
+    "file.attributes",
+    "file.mkdir",
+    "file.rmdir",
+];
 
 /// What is asked of file events.
 #[derive(Debug, Clone)]
@@ -158,6 +171,12 @@ pub struct Monitor {
     roots: HashMap<u32, u32>,
 }
 
+/// How much is walked where so many directories may be watched.
+#[must_use]
+pub fn limits(directories: usize) -> Limits {
+    Limits { directories, files: MOST_FILES, ..Limits::default() }
+}
+
 // === impl Monitor ===
 
 impl Monitor {
@@ -257,7 +276,7 @@ impl Monitor {
     }
 
     fn limits(&self) -> Limits {
-        Limits { directories: self.options.directories, files: MOST_FILES, ..Limits::default() }
+        limits(self.options.directories)
     }
 
     /// A program runs in a mount namespace: if that has a root directory of its own, as containers have, what policies
