@@ -27,14 +27,16 @@ mod run;
 mod schema;
 mod service;
 mod session;
+mod watched;
 
 pub use agent::{Agent, Summary, instance, nightjar, nightjar_path, programs_of, socket_of, status_of};
 pub use cgroup::{Cgroup, cgroup_hierarchy};
-pub use event::{Event, Expect, Expected, credentials, exec, exec_failed, exit, fork, loss};
+pub use event::{Event, Expect, Expected, credentials, exec, exec_failed, exit, file, fork, loss};
 pub use files::{copy_of, folder_for_all, make_executable, remove_cgroup};
 pub use os::{Ended, PseudoTerminal, await_exit, set_file_capabilities, status_of_wait};
 pub use requirements::{missing_for_kernel_tests, skip};
-pub use run::{Ran, Run, Running, TRUE, quiet, run, workload, workload_path};
+pub use run::{Ran, Run, Running, TRUE, quiet, rawfile_path, run, workload, workload_path};
 pub use schema::{expect_events, expect_status, wrong_with};
 pub use service::{Service, ServiceEnd, discarded, hook_count};
 pub use session::{Session, until};
+pub use watched::{Acted, Folder, Told, truth, watch};
