@@ -431,6 +431,11 @@ pub(crate) mod shared {
         log().catch_up(&exec());
     }
 
+    /// All events of a kind so far.
+    pub(crate) fn events_of(kind: &str) -> Vec<Event> {
+        log().events(0, |line| line.head.kind == kind)
+    }
+
     /// File events whose line has this text in it.
     pub(crate) fn file_events(text: &str, mark: usize) -> Vec<Event> {
         log().file_events(text, mark)

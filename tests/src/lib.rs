@@ -27,6 +27,7 @@ mod run;
 mod schema;
 mod service;
 mod session;
+mod tree;
 mod watched;
 
 pub use agent::{Agent, Summary, instance, nightjar, nightjar_path, programs_of, socket_of, status_of};
@@ -39,4 +40,5 @@ pub use run::{Ran, Run, Running, TRUE, quiet, rawfile_path, run, workload, workl
 pub use schema::{expect_events, expect_status, wrong_with};
 pub use service::{Service, ServiceEnd, discarded, hook_count};
 pub use session::{Session, until};
-pub use watched::{Acted, Folder, Told, truth, watch};
+pub use tree::Tree;
+pub use watched::{Acted, Folder, Told, events_of_shared, truth, watch};

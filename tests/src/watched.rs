@@ -20,6 +20,7 @@ use crate::{
     files::folder_for_all,
     os,
     run::{Ran, Run, rawfile_path, run},
+    tree::Tree,
 };
 
 /// How long an event may take that is expected, on a machine that does many other things.
@@ -96,6 +97,13 @@ extern "C" fn remove_root() {
 /// A kind of event of the file that a line of `rawfile` is about, by its path there.
 pub fn truth(kind: &'static str, line: &Value) -> Expect {
     file(kind).with("file.path", line["path"].clone()).of_file("file", line)
+}
+
+/// Events of the shared agent that are such, so far.
+pub fn events_of_shared(expect: &Expect) -> Vec<Event> {
+    let mut events = shared::events_of(expect.kind);
+    events.retain(|event| expect.mismatches(event).is_empty());
+    events
 }
 
 /// Whether a file event is about something in a folder.
@@ -176,15 +184,20 @@ impl Folder {
 
     /// File events about what is in here, but not of what this program itself did.
     pub fn events(&self) -> Vec<Event> {
-        self.events_since(self.mark, |pid| pid != Some(std::process::id().into()))
+        self.events_since(self.mark)
     }
 
     /// File events of what this program itself did in here.
     pub fn events_of_test(&self) -> Vec<Event> {
-        self.events_since(self.mark, |pid| pid == Some(std::process::id().into()))
+        self.since(self.mark, |pid| pid == Some(std::process::id().into()))
     }
 
-    fn events_since(&self, mark: usize, by: impl Fn(Option<u64>) -> bool) -> Vec<Event> {
+    /// As [`Self::events`], but for what came before a place in the stream.
+    pub fn events_since(&self, mark: usize) -> Vec<Event> {
+        self.since(mark, |pid| pid != Some(std::process::id().into()))
+    }
+
+    fn since(&self, mark: usize, by: impl Fn(Option<u64>) -> bool) -> Vec<Event> {
         let mut events = shared::file_events(&self.text(""), mark);
         events.retain(|event| is_about(event, &self.path));
         events.retain(|event| by(event.get("process.pid").and_then(Value::as_u64)));
@@ -192,14 +205,24 @@ impl Folder {
         events
     }
 
+    /// What is in it, by what was told of all that anybody did since `before`, when it was as `tree` says.
+    pub fn tree_told(&self, tree: Tree, before: usize) -> Tree {
+        self.settle();
+        tree.after(&self.since(before, |_| true))
+    }
+
+    /// A place in the stream: events that come from now on.
+    pub fn mark(&self) -> usize {
+        shared::mark()
+    }
+
     /// Waits until there are as many events as these kinds since an act, and then no more; they are of these kinds.
     /// Where no close is among them, closes do not count.
     pub fn told(&self, acted: &Acted, kinds: &[&str]) -> Told {
         let deadline = Instant::now() + PATIENCE;
-        let not_of_test = |pid: Option<u64>| pid != Some(std::process::id().into());
         let closes_count = kinds.contains(&"file.close");
         let events = || {
-            let mut events = self.events_since(acted.mark, not_of_test);
+            let mut events = self.events_since(acted.mark);
             events.retain(|event| closes_count || event.kind() != "file.close");
             events
         };

@@ -374,7 +374,7 @@ fn a_removed_symbolic_link_is_told_and_not_what_it_led_to() {
 fn a_file_that_is_closed_after_its_name_is_gone_is_told_so() {
     skip_without_kernel!();
     let folder = folder();
-    let held = File::open(folder.path("file")).unwrap();
+    let held = File::options().append(true).open(folder.path("file")).unwrap();
     fs::remove_file(folder.path("file")).unwrap();
     let inode = held.metadata().unwrap().ino();
     drop(held);
