@@ -585,6 +585,10 @@ impl Drop for Agent {
         // Of an agent that was stopped there is nothing left to kill, and both calls know.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // It leaves its lock, and where it was killed its socket.
+        for extension in ["lock", "sock"] {
+            let _ = fs::remove_file(format!("/run/nightjar/{}.{extension}", self.instance));
+        }
     }
 }
 
