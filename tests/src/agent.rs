@@ -239,9 +239,16 @@ impl Agent {
 
     /// As [`Agent::shared`], with a configuration (YAML): that of whoever asks first.
     pub fn share(configuration: &str) {
+        Self::share_kinds(configuration, &["process.*"]);
+    }
+
+    /// As [`Agent::share`], with other kinds of events.
+    pub fn share_kinds(configuration: &str, kinds: &[&str]) {
         SHARED.get_or_init(|| {
             os::at_exit(stop_shared);
-            let agent = Self::configured(configuration, &["--kind", "process.*", "--ring-size", "64MiB"]);
+            let kinds = kinds.iter().flat_map(|kind| ["--kind", kind]);
+            let args: Vec<&str> = kinds.chain(["--ring-size", "64MiB"]).collect();
+            let agent = Self::configured(configuration, &args);
             SHARED_LOG.set(Arc::clone(&agent.log)).expect("set here only");
             Mutex::new(Some(agent))
         });
@@ -319,7 +326,13 @@ impl Agent {
     /// Events of a kind (as `process.exec`) so far.
     #[must_use]
     pub fn events(&self, kind: &str) -> Vec<Event> {
-        self.log.events(0, |head| head.kind == kind)
+        self.log.events(0, |line| line.head.kind == kind)
+    }
+
+    /// File events after a place in the stream whose line has this text in it.
+    #[must_use]
+    pub fn file_events(&self, text: &str, mark: usize) -> Vec<Event> {
+        self.log.file_events(text, mark)
     }
 
     /// Stops it as Ctrl-C does.
@@ -409,8 +422,23 @@ pub(crate) mod shared {
 
     /// All events of a process, after those that may still be under way have come.
     pub(crate) fn all_of(pid: u32, mark: usize) -> Vec<Event> {
+        catch_up();
+        log().events(mark, |line| line.head.pid == pid)
+    }
+
+    /// Waits until records of all that happened so far were read.
+    pub(crate) fn catch_up() {
         log().catch_up(&exec());
-        log().events(mark, |head| head.pid == pid)
+    }
+
+    /// All events of a kind so far.
+    pub(crate) fn events_of(kind: &str) -> Vec<Event> {
+        log().events(0, |line| line.head.kind == kind)
+    }
+
+    /// File events whose line has this text in it.
+    pub(crate) fn file_events(text: &str, mark: usize) -> Vec<Event> {
+        log().file_events(text, mark)
     }
 }
 
@@ -493,9 +521,13 @@ impl Log {
         self.expect(&expect.clone().of_process(pid), mark)
     }
 
-    fn events(&self, mark: usize, wanted: impl Fn(&Head) -> bool) -> Vec<Event> {
+    fn events(&self, mark: usize, wanted: impl Fn(&Line) -> bool) -> Vec<Event> {
         let lines = locked(&self.lines);
-        lines.seen[mark..].iter().filter(|line| wanted(&line.head)).map(Line::event).collect()
+        lines.seen[mark..].iter().filter(|line| wanted(line)).map(Line::event).collect()
+    }
+
+    fn file_events(&self, text: &str, mark: usize) -> Vec<Event> {
+        self.events(mark, |line| line.head.kind.starts_with("file.") && line.text.contains(text))
     }
 }
 

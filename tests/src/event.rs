@@ -80,6 +80,12 @@ pub fn loss() -> Expect {
     Expect::of("telemetry.loss")
 }
 
+/// Something that was done to a file, as `file.open`.
+#[must_use]
+pub fn file(kind: &'static str) -> Expect {
+    Expect::of(kind)
+}
+
 // === impl Event ===
 
 impl Event {
@@ -248,6 +254,32 @@ impl Expect {
     #[must_use]
     pub fn code(self, code: u32) -> Self {
         self.with("exit.code", code).without("exit.signal")
+    }
+
+    /// What is at `path` is the file that `rawfile` describes in this line, or in this part of one.
+    #[must_use]
+    pub fn of_file(self, path: &str, truth: &Value) -> Self {
+        let kind = match truth["kind"].as_str() {
+            Some("file") => "regular",
+            Some("character device") => "char_device",
+            Some("block device") => "block_device",
+            Some(kind) => kind,
+            None => panic!("no file in {truth}"),
+        };
+        let expect = self.with(format!("{path}.type"), kind);
+        let fields = ["inode", "device", "mode", "uid", "gid", "links"];
+        let expect = fields
+            .iter()
+            .fold(expect, |expect, name| expect.with(format!("{path}.{name}"), truth[name].clone()));
+        // Of others it is no length.
+        if kind == "regular" { expect.with(format!("{path}.size"), truth["size"].clone()) } else { expect }
+    }
+
+    /// As it is so far, but for one field, of which this is expected instead.
+    #[must_use]
+    pub fn but(mut self, path: &str, value: impl Into<Value>) -> Self {
+        self.fields.retain(|(field, _)| field != path);
+        self.with(path, value)
     }
 
     /// What is wrong with an event of this kind and process.

@@ -66,9 +66,19 @@ pub fn workload(words: &[&str]) -> Run {
 /// Where the helper program is: Cargo puts it beside the folder of the test that runs.
 #[must_use]
 pub fn workload_path() -> PathBuf {
+    helper("workload")
+}
+
+/// Where the program is that makes system calls on files in odd ways.
+#[must_use]
+pub fn rawfile_path() -> PathBuf {
+    helper("rawfile")
+}
+
+fn helper(name: &str) -> PathBuf {
     let test = env::current_exe().expect("the path of this program");
     let folder = test.ancestors().nth(2).expect("target/debug/deps/test");
-    let path = folder.join("workload");
+    let path = folder.join(name);
     assert!(path.is_file(), "{} is not there; Cargo builds it with the tests", path.display());
     path
 }

@@ -1,12 +1,13 @@
 //! The program under test: started, watched from outside, stopped.
 
 use std::{
+    collections::BTreeMap,
     env,
     ffi::OsString,
     fs::{self, File},
     io::{BufRead as _, BufReader, Read as _, Seek as _},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -14,20 +15,34 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tempfile::NamedTempFile;
 
-use crate::sys::{self, Program};
+use crate::{
+    programs::{self, KernelProgram},
+    sys::{self, Program},
+};
 
-/// The sensors that are attached whatever is asked for: exec, fork and exit.
-pub const LEAST: &[&str] = &["process.exec", "process.exit"];
-/// Every sensor.
-pub const EVERY: &[&str] = &[];
+/// What an agent is asked to watch.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// As with `--kind`; none: the kinds that the agent records unless told otherwise.
+    pub kinds: &'static [&'static str],
+    /// The setting `files`, in YAML; none: what the agent watches unless told otherwise.
+    pub files: Option<String>,
+}
 
-const LONGEST_START: Duration = Duration::from_secs(30);
+/// Long enough to find a hundred thousand files on a busy machine.
+const LONGEST_START: Duration = Duration::from_mins(1);
 const LONGEST_STOP: Duration = Duration::from_secs(30);
 /// Longer than the agent's naps between two looks at its ring.
 const QUIET: Duration = Duration::from_millis(100);
 const LONGEST_CATCH_UP: Duration = Duration::from_mins(1);
+const LONGEST_ANSWER: Duration = Duration::from_secs(20);
+/// Longer than notifications wait for what the kernel programs tell of the same.
+const SILENCE: Duration = Duration::from_millis(500);
+/// So few events, of a KiB each, are quiet enough.
+const FEW: u64 = 64;
 
 /// Where the program under test is: `NIGHTJAR_BIN`, as `cargo xtask bench` sets it, else where
 /// `cargo build --release` leaves it.
@@ -47,8 +62,10 @@ pub fn memory_dir() -> PathBuf {
 
 /// An agent that watches. Dropped, it is killed.
 pub struct Agent {
+    program: PathBuf,
     child: Child,
     instance: String,
+    settings: String,
     configuration: NamedTempFile,
     events: NamedTempFile,
     log: File,
@@ -75,7 +92,18 @@ pub struct Memory {
     pub maps: u64,
 }
 
-/// What an agent has told in its life.
+/// An agent that came to its end, and the events that it wrote.
+pub struct Stopped {
+    events: File,
+    /// How, where not well.
+    failed: Option<ExitStatus>,
+    /// Its standard error.
+    log: String,
+    /// From SIGTERM to its end.
+    pub took: Duration,
+}
+
+/// What an agent has told of execs in its life.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Told {
     /// Events about processes whose first argument is the asked one.
@@ -87,21 +115,127 @@ pub struct Told {
     pub bytes_per_exec: f64,
     /// Last line of its standard error.
     pub summary: String,
-    /// From SIGTERM to its end.
-    #[serde(skip)]
-    pub stopped_in: Duration,
+}
+
+/// What an agent has told of files in its life.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ToldOfFiles {
+    /// Events about files below the asked directory.
+    pub events: u64,
+    /// Bytes of JSON of these.
+    pub bytes: u64,
+    /// Acts that these tell of, by process and kind: an event of repeats tells of many.
+    pub acts: BTreeMap<u32, BTreeMap<String, u64>>,
+    /// Sum of the counts in `telemetry.loss` events.
+    pub lost: u64,
+}
+
+/// The part of `nightjar status` that says what became of what happened.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Status {
+    pub hooks: Vec<HookCounts>,
+    pub identities: Vec<Identity>,
+    pub flow: Flow,
+    pub losses: Losses,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct HookCounts {
+    pub hook: String,
+    pub seen: u64,
+    pub filtered: u64,
+    pub aggregated: u64,
+    pub submitted: u64,
+    pub dropped: Vec<Count>,
+}
+
+/// A sum that must hold.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Identity {
+    pub of: String,
+    pub left: u64,
+    pub right: u64,
+    pub holds: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Flow {
+    pub received: u64,
+    pub exported: Vec<Count>,
+    pub discarded: Vec<Count>,
+    pub refused: Vec<Count>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Losses {
+    pub total: u64,
+    pub losses: Vec<Loss>,
+}
+
+/// So many, by kind or by reason.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Count {
+    #[serde(alias = "reason", alias = "kind")]
+    pub of: String,
+    pub count: u64,
+}
+
+/// What was lost at one place.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Loss {
+    pub hook: String,
+    pub reason: String,
+    pub count: u64,
+}
+
+impl Asked {
+    /// What the agent watches unless told otherwise.
+    pub const USUAL: Self = Self { kinds: &[], files: None };
+    /// The sensors that are attached whatever is asked for: exec, fork and exit.
+    pub const LEAST: Self = Self { kinds: &["process.exec", "process.exit"], files: None };
+    /// Every sensor of processes.
+    pub const PROCESSES: Self = Self { kinds: &["process.*"], files: None };
+
+    /// Besides processes, what is done of this with a file, or with a directory and what it covers; no other file.
+    pub fn watching(path: &str, recursive: bool, operations: &[&str]) -> Self {
+        let policy =
+            json!({"name": "bench", "paths": [path], "recursive": recursive, "operations": operations});
+        // JSON is YAML.
+        Self { files: Some(json!({"defaults": false, "watch": [policy]}).to_string()), ..Self::USUAL }
+    }
+
+    /// Besides processes, all files that are opened, and all that are closed.
+    pub fn all_files() -> Self {
+        Self { files: Some(json!({"defaults": false, "all": true}).to_string()), ..Self::USUAL }
+    }
+
+    fn settings(&self) -> String {
+        // One file of events, whatever its size: all of it is read at the end.
+        let json = "json: {rotate_size: 0, rotate_age: 0";
+        match &self.files {
+            Some(files) => format!("files: {files}\n{json}"),
+            None => json.to_owned(),
+        }
+    }
 }
 
 impl Agent {
     /// Starts an agent that writes JSON to a file in memory, and waits until it has written an event.
     /// Programs are run all the time meanwhile, so that there is one to tell.
-    pub fn start(program: &Path, kinds: &[&str]) -> Result<Self> {
+    pub fn start(program: &Path, asked: &Asked) -> Result<Self> {
         let events = NamedTempFile::with_prefix_in("nightjar-bench-", memory_dir())?;
         let log = tempfile::tempfile_in(memory_dir())?;
         let instance = format!("bench-{}", std::process::id());
-        // One file, whatever its size: all of it is read at the end.
+        let settings = asked.settings();
         let configuration = NamedTempFile::with_prefix_in("nightjar-bench-", memory_dir())?;
-        fs::write(configuration.path(), "json: {rotate_size: 0, rotate_age: 0}\n")?;
+        fs::write(configuration.path(), format!("{settings}}}\n"))?;
         let mut args: Vec<OsString> = vec![
             "run".into(),
             "--config".into(),
@@ -111,7 +245,7 @@ impl Agent {
             "--json".into(),
             events.path().into(),
         ];
-        for &kind in kinds {
+        for &kind in asked.kinds {
             args.extend(["--kind".into(), kind.into()]);
         }
         let begin = Instant::now();
@@ -123,7 +257,9 @@ impl Agent {
             .stderr(log.try_clone()?)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let mut agent = Self { child, instance, configuration, events, log, first_event: Duration::ZERO };
+        let program = program.to_owned();
+        let first_event = Duration::ZERO;
+        let mut agent = Self { program, child, instance, settings, configuration, events, log, first_event };
 
         let canary = Program::new(Path::new("/bin/true"), "nightjar-bench-canary")?;
         while agent.written()? == 0 {
@@ -149,12 +285,12 @@ impl Agent {
         loop {
             sleep(QUIET);
             let now = self.written()?;
-            // Other programs may run on this host without end: a few events are quiet enough.
-            if now.saturating_sub(before) < 64 << 10 {
+            // Other programs may run on this host without end.
+            if now.saturating_sub(before) < FEW * 1024 {
                 return Ok(());
             }
             if begin.elapsed() > LONGEST_CATCH_UP {
-                bail!("the agent still writes {LONGEST_CATCH_UP:?} after the last exec");
+                bail!("the agent still writes after {LONGEST_CATCH_UP:?}");
             }
             before = now;
         }
@@ -176,7 +312,7 @@ impl Agent {
         let path = self.configuration.path();
         let before = fs::read_to_string(path)?;
         let keep = if before.contains("keep: 3") { 4 } else { 3 };
-        fs::write(path, format!("json: {{rotate_size: 0, rotate_age: 0, keep: {keep}}}\n"))?;
+        fs::write(path, format!("{}, keep: {keep}}}\n", self.settings))?;
         kill_process(Pid::from_child(&self.child), Signal::HUP).context("cannot signal the agent")
     }
 
@@ -202,7 +338,8 @@ impl Agent {
         };
         let mut maps = 0;
         for entry in fs::read_dir(self.proc("fdinfo"))? {
-            let info = fs::read_to_string(entry?.path())?;
+            // A descriptor may be closed meanwhile; those of maps are not.
+            let Ok(info) = fs::read_to_string(entry?.path()) else { continue };
             if field(&info, "map_id").is_some() {
                 maps += field(&info, "memlock").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
             }
@@ -216,12 +353,64 @@ impl Agent {
         })
     }
 
+    /// What it says of itself. One that is busy is asked again.
+    pub fn status(&self) -> Result<Status> {
+        let begin = Instant::now();
+        loop {
+            let output = Command::new(&self.program)
+                .args(["status", "-o", "json", "--instance", &self.instance])
+                .stdin(Stdio::null())
+                .output()
+                .with_context(|| format!("cannot start {}", self.program.display()))?;
+            // It ends otherwise than well where something was lost, and says all the same what.
+            if !output.stdout.is_empty() {
+                return serde_json::from_slice(&output.stdout).context("the agent's status is none");
+            }
+            if begin.elapsed() > LONGEST_ANSWER {
+                bail!("the agent has no status: {}", String::from_utf8_lossy(&output.stderr).trim());
+            }
+            sleep(QUIET);
+        }
+    }
+
+    /// The kernel programs that it holds, as the kernel tells of them.
+    pub fn programs(&self) -> Result<Vec<KernelProgram>> {
+        programs::held_by(self.child.id())
+    }
+
     fn proc(&self, name: &str) -> PathBuf {
         format!("/proc/{}/{name}", self.child.id()).into()
     }
 
-    /// Stops it and reads what it told about processes whose first argument is `name`.
-    pub fn stop(mut self, name: &str) -> Result<Told> {
+    /// Waits until the agent receives no more, of its kernel programs or of notifications: it may write nothing for
+    /// a while and have much to do.
+    pub fn await_silence(&self) -> Result<()> {
+        let begin = Instant::now();
+        let mut before = self.status()?.flow.received;
+        loop {
+            sleep(SILENCE);
+            let now = self.status()?.flow.received;
+            if now.saturating_sub(before) < FEW {
+                return Ok(());
+            }
+            if begin.elapsed() > LONGEST_CATCH_UP {
+                bail!("the agent is still behind after {LONGEST_CATCH_UP:?}");
+            }
+            before = now;
+        }
+    }
+
+    /// Stops it.
+    pub fn stop(self) -> Result<Stopped> {
+        let stopped = self.end()?;
+        if let Some(status) = stopped.failed {
+            return Err(anyhow!("{}", stopped.log)).context(format!("the agent failed ({status})"));
+        }
+        Ok(stopped)
+    }
+
+    /// Stops it, however well that goes.
+    pub fn end(mut self) -> Result<Stopped> {
         let begin = Instant::now();
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).context("cannot stop the agent")?;
@@ -230,19 +419,113 @@ impl Agent {
                 break status;
             }
             if begin.elapsed() > LONGEST_STOP {
-                bail!("the agent did not end in {LONGEST_STOP:?}");
+                self.child.kill()?;
             }
             sleep(Duration::from_millis(1));
         };
-        let stopped_in = begin.elapsed();
-        let log = self.log_text()?;
-        if !status.success() {
-            return Err(anyhow!("{log}")).context(format!("the agent failed ({status})"));
-        }
-        let summary = log.lines().last().unwrap_or_default().to_owned();
-        let told = Told { summary, stopped_in, ..Told::default() };
-        read(self.events.reopen()?, name, told)
+        let took = begin.elapsed();
+        let failed = (!status.success()).then_some(status);
+        Ok(Stopped { events: self.events.reopen()?, failed, log: self.log_text()?, took })
     }
+}
+
+impl Stopped {
+    /// What it said at its end, where that was not well.
+    pub fn complaint(&self) -> Option<String> {
+        self.failed.map(|status| format!("{} ({status})", self.summary()))
+    }
+
+    /// Last line of its standard error.
+    pub fn summary(&self) -> String {
+        self.log.lines().last().unwrap_or_default().to_owned()
+    }
+
+    /// What it told about processes whose first argument is `name`.
+    pub fn told_of_execs(self, name: &str) -> Result<Told> {
+        let mut bytes = 0;
+        let mut told = Told { summary: self.summary(), ..Told::default() };
+        self.each(|event, length| {
+            told.lost += event.lost();
+            if event.process.args.first().is_none_or(|arg| arg != name) {
+                return;
+            }
+            bytes += length;
+            match event.kind.as_str() {
+                "process.exec" => told.execs += 1,
+                "process.exit" => told.exits += 1,
+                _ => {}
+            }
+        })?;
+        if told.execs > 0 {
+            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+            let mean = bytes as f64 / told.execs as f64;
+            told.bytes_per_exec = mean;
+        }
+        Ok(told)
+    }
+
+    /// What it told about files below this directory.
+    pub fn told_of_files(self, below: &Path) -> Result<ToldOfFiles> {
+        let mut told = ToldOfFiles::default();
+        self.each(|event, length| {
+            told.lost += event.lost();
+            let Some(file) = &event.file else { return };
+            if !Path::new(&file.path).starts_with(below) {
+                return;
+            }
+            told.events += 1;
+            told.bytes += length;
+            let of_process = told.acts.entry(event.process.pid).or_default();
+            // An event that tells of one act has no count.
+            *of_process.entry(event.kind.clone()).or_default() += file.count.max(1);
+        })?;
+        Ok(told)
+    }
+
+    fn each(self, mut see: impl FnMut(&Event, u64)) -> Result<()> {
+        let mut reader = BufReader::with_capacity(1 << 20, self.events);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            if reader.read_until(b'\n', &mut line)? == 0 {
+                return Ok(());
+            }
+            let event = serde_json::from_slice(&line)
+                .with_context(|| format!("no event: {}", String::from_utf8_lossy(&line)))?;
+            see(&event, line.len() as u64);
+        }
+    }
+}
+
+impl ToldOfFiles {
+    /// Acts of this kind, of whichever process.
+    pub fn of_kind(&self, kind: &str) -> u64 {
+        self.acts.values().filter_map(|kinds| kinds.get(kind)).sum()
+    }
+
+    /// Acts of this kind of these processes.
+    pub fn of(&self, pids: &[u32], kind: &str) -> u64 {
+        pids.iter().filter_map(|pid| self.acts.get(pid)?.get(kind)).sum()
+    }
+}
+
+impl Status {
+    /// The sum of something that the hooks of files counted.
+    pub fn of_file_hooks(&self, of: impl Fn(&HookCounts) -> u64) -> u64 {
+        self.hooks.iter().filter(|counts| counts.hook.starts_with("file_")).map(of).sum()
+    }
+}
+
+impl HookCounts {
+    /// Lost for whatever reason.
+    pub fn lost(&self) -> u64 {
+        sum(&self.dropped)
+    }
+}
+
+/// The sum of all counts.
+pub fn sum(counts: &[Count]) -> u64 {
+    counts.iter().map(|count| count.count).sum()
 }
 
 /// `nightjar tail`, attached to an agent.
@@ -302,11 +585,15 @@ impl Drop for Agent {
         // Of an agent that was stopped there is nothing left to kill, and both calls know.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // It leaves its lock, and where it was killed its socket.
+        for extension in ["lock", "sock"] {
+            let _ = fs::remove_file(format!("/run/nightjar/{}.{extension}", self.instance));
+        }
     }
 }
 
 /// The value of a line `NAME:<white space>VALUE`.
-fn field<'text>(text: &'text str, name: &str) -> Option<&'text str> {
+pub fn field<'text>(text: &'text str, name: &str) -> Option<&'text str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
 }
 
@@ -317,51 +604,31 @@ struct Event {
     process: Process,
     #[serde(default)]
     telemetry: Telemetry,
+    file: Option<FileActivity>,
 }
 
 #[derive(Default, Deserialize)]
+#[serde(default)]
 struct Process {
-    #[serde(default)]
+    pid: u32,
     args: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
-struct Telemetry {
-    #[serde(default)]
-    losses: Vec<Loss>,
-}
-
-#[derive(Deserialize)]
-struct Loss {
-    #[serde(default)]
+#[serde(default)]
+struct FileActivity {
+    path: String,
     count: u64,
 }
 
-fn read(events: File, name: &str, mut told: Told) -> Result<Told> {
-    let mut reader = BufReader::with_capacity(1 << 20, events);
-    let (mut line, mut bytes) = (Vec::new(), 0);
-    loop {
-        line.clear();
-        if reader.read_until(b'\n', &mut line)? == 0 {
-            break;
-        }
-        let event: Event = serde_json::from_slice(&line)
-            .with_context(|| format!("no event: {}", String::from_utf8_lossy(&line)))?;
-        told.lost += event.telemetry.losses.iter().map(|loss| loss.count).sum::<u64>();
-        if event.process.args.first().is_none_or(|arg| arg != name) {
-            continue;
-        }
-        bytes += line.len();
-        match event.kind.as_str() {
-            "process.exec" => told.execs += 1,
-            "process.exit" => told.exits += 1,
-            _ => {}
-        }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Telemetry {
+    losses: Vec<Loss>,
+}
+
+impl Event {
+    fn lost(&self) -> u64 {
+        self.telemetry.losses.iter().map(|loss| loss.count).sum()
     }
-    if told.execs > 0 {
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let mean = bytes as f64 / told.execs as f64;
-        told.bytes_per_exec = mean;
-    }
-    Ok(told)
 }

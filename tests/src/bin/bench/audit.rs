@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// The rule everybody has who records commands.
-const RULE: [&str; 8] = ["-a", "always,exit", "-F", "arch=b64", "-S", "execve", "-k", "nightjar-bench"];
+pub const EXECVE: [&str; 8] = ["-a", "always,exit", "-F", "arch=b64", "-S", "execve", "-k", "nightjar-bench"];
 /// What Debian and Fedora ship; the kernel's 64 makes every exec wait.
 const BACKLOG: &str = "8192";
 
@@ -34,11 +34,11 @@ impl Audit {
         Ok(Self { backlog: value("backlog_limit ").to_owned() })
     }
 
-    /// Records every exec. No daemon reads the records: the kernel's part of the cost alone.
-    pub fn on() -> Result<()> {
+    /// Records what this rule says. No daemon reads the records: the kernel's part of the cost alone.
+    pub fn on(rule: &[&str]) -> Result<()> {
         auditctl(&["-D"])?;
         auditctl(&["-b", BACKLOG])?;
-        auditctl(&RULE)?;
+        auditctl(rule)?;
         auditctl(&["-e", "1"]).map(drop)
     }
 

@@ -7,9 +7,10 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    agent::{self, Agent, Memory, Told},
-    audit::Audit,
+    agent::{self, Agent, Asked, Memory, Told},
+    audit::{self, Audit},
     machine::{self, Machine},
+    price::{mib, number},
     producer::{self, Effort, NAME, Producers, WARM_UP, nanos},
     stats::{Sample, Verdict},
     sys,
@@ -36,7 +37,7 @@ const MOST_RESIDENT: f64 = 40.0;
 /// program that is an ELF header and exit(0), the machine makes as many execs as it ever can; the agent
 /// must get its CPU time from the same CPUs and still lose nothing. Wall time there has its CPU time in it.
 ///
-/// The agent runs with every sensor (run --json FILE) and writes to a file in memory; the file is read
+/// The agent runs as it does unless told otherwise (run --json FILE), with every sensor, and writes to a file in memory; the file is read
 /// afterwards, and every exec and every exit must be in it. Its CPU time goes from the first exec until it
 /// has written the last event; attaching and detaching are not in it. The kernel tells the total to a
 /// nanosecond but only samples how it splits into user and system.
@@ -139,7 +140,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             let measured = storm.measure(arguments.rounds, Subject::Audit, |subject, storm| {
                 match subject {
                     Subject::Nothing => audit.off()?,
-                    _ => Audit::on()?,
+                    _ => Audit::on(&audit::EXECVE)?,
                 }
                 storm.round()
             })?;
@@ -223,7 +224,7 @@ impl Storm {
     }
 
     fn watched_round(&self, program: &Path) -> Result<Round> {
-        let agent = Agent::start(program, agent::EVERY)?;
+        let agent = Agent::start(program, &Asked::USUAL)?;
         let before = agent.cpu()?;
         let mut round = self.round()?;
         let during = agent.cpu()?.total.saturating_sub(before.total);
@@ -234,7 +235,7 @@ impl Storm {
             cpu_ns: nanos(after.total.saturating_sub(before.total)),
             user_ns: nanos(after.user.saturating_sub(before.user)),
             memory: agent.memory()?,
-            told: agent.stop(NAME)?,
+            told: agent.stop()?.told_of_execs(NAME)?,
         });
         Ok(round)
     }
@@ -291,8 +292,8 @@ impl Measured {
         table.row(&[
             name.into(),
             unit.into(),
-            spread(&self.of(Subject::Nothing, &of), 1),
-            spread(&self.of(subject, &of), 1),
+            self.of(Subject::Nothing, &of).spread(1),
+            self.of(subject, &of).spread(1),
             format!("{:+.1} % ({low:+.1} to {high:+.1})", added.median()),
             goal.map(|goal| format!("≤ {goal:+.0} %")).unwrap_or_default(),
             goal.map(|goal| added.at_most(goal).word().into()).unwrap_or_default(),
@@ -348,8 +349,8 @@ impl Measured {
             table.row(&[
                 name.into(),
                 "%".into(),
-                spread(&without, 1),
-                spread(&with, 1),
+                without.spread(1),
+                with.spread(1),
                 String::new(),
                 String::new(),
                 String::new(),
@@ -372,7 +373,7 @@ impl Measured {
             let (goal, word) = goal.map_or_else(Default::default, |(goal, verdict)| (goal, verdict.word()));
             table.row(&[name.into(), unit.into(), value, goal, word.into()]);
         };
-        let plain = |of: &dyn Fn(&Watched) -> f64| spread(&sample(of), 1);
+        let plain = |of: &dyn Fn(&Watched) -> f64| sample(of).spread(1);
 
         let goal = (format!("≤ {MOST_USER_MICROS}"), sample(&user).at_most(MOST_USER_MICROS));
         row("user CPU time an exec", "µs", plain(&user), Some(goal));
@@ -408,20 +409,6 @@ impl Measured {
     }
 }
 
-/// Median, and from the least to the most.
-fn spread(sample: &Sample, digits: usize) -> String {
-    format!("{:.digits$} ({:.digits$}–{:.digits$})", sample.median(), sample.min(), sample.max())
-}
-
 fn micros(ns: u64) -> f64 {
     number(ns) / 1e3
-}
-
-fn mib(bytes: u64) -> f64 {
-    number(bytes) / f64::from(1 << 20)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "nanoseconds of seconds, bytes of megabytes")]
-fn number(integer: u64) -> f64 {
-    integer as f64
 }

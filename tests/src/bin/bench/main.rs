@@ -6,10 +6,15 @@
 mod agent;
 mod audit;
 mod exec;
+mod files_producer;
 mod idle_syscall;
 mod machine;
+mod mixed;
+mod open;
 mod operator;
+mod price;
 mod producer;
+mod programs;
 mod startup;
 mod stats;
 mod sys;
@@ -39,10 +44,16 @@ struct Cli {
 enum Benchmark {
     Exec(exec::Arguments),
     IdleSyscall(idle_syscall::Arguments),
+    Mixed(mixed::Arguments),
+    Open(open::OpenArguments),
+    OpenDistinct(open::DistinctArguments),
     Operator(operator::Arguments),
     Startup(startup::Arguments),
+    Unwatched(open::UnwatchedArguments),
     #[command(hide = true)]
     Produce(producer::Arguments),
+    #[command(hide = true)]
+    ProduceFiles(files_producer::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -57,8 +68,10 @@ fn main() -> ExitCode {
 }
 
 fn run(benchmark: &Benchmark) -> Result<()> {
-    if let Benchmark::Produce(arguments) = benchmark {
-        return producer::run(arguments);
+    match benchmark {
+        Benchmark::Produce(arguments) => return producer::run(arguments),
+        Benchmark::ProduceFiles(arguments) => return files_producer::run(arguments),
+        _ => {}
     }
     if !rustix::process::geteuid().is_root() {
         bail!("the agent loads kernel programs, which needs root: run it with sudo");
@@ -67,9 +80,13 @@ fn run(benchmark: &Benchmark) -> Result<()> {
     match benchmark {
         Benchmark::Exec(arguments) => exec::run(arguments),
         Benchmark::IdleSyscall(arguments) => idle_syscall::run(arguments),
+        Benchmark::Mixed(arguments) => mixed::run(arguments),
+        Benchmark::Open(arguments) => open::open(arguments),
+        Benchmark::OpenDistinct(arguments) => open::open_distinct(arguments),
         Benchmark::Operator(arguments) => operator::run(arguments),
         Benchmark::Startup(arguments) => startup::run(arguments),
-        Benchmark::Produce(_) => Ok(()),
+        Benchmark::Unwatched(arguments) => open::unwatched(arguments),
+        Benchmark::Produce(_) | Benchmark::ProduceFiles(_) => Ok(()),
     }
 }
 

@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    agent::{self, Agent, Reader},
+    agent::{self, Agent, Asked, Reader},
     machine,
     producer::{Effort, NAME, Producers, nanos},
     stats::Sample,
@@ -85,7 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn round(subject: Subject, execs: u32, cpu: usize, program: &Path) -> Result<Round> {
-    let agent = Agent::start(program, agent::EVERY)?;
+    let agent = Agent::start(program, &Asked::USUAL)?;
     let reader = (subject == Subject::Tail).then(|| Reader::attach(program, &agent)).transpose()?;
     let producers = Producers::start(&[cpu], Path::new("/bin/true"), execs)?;
     let before = agent.cpu()?;
@@ -94,7 +94,7 @@ fn round(subject: Subject, execs: u32, cpu: usize, program: &Path) -> Result<Rou
     agent.catch_up()?;
     let agent_ns = nanos(agent.cpu()?.total.saturating_sub(before.total));
     let shown = reader.map(Reader::stop).transpose()?.unwrap_or(0);
-    let lost = agent.stop(NAME)?.lost;
+    let lost = agent.stop()?.told_of_execs(NAME)?.lost;
     Ok(Round { subject, producer, agent_ns, lost, shown })
 }
 

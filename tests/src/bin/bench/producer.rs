@@ -1,7 +1,8 @@
-//! Processes that do nothing but run programs.
+//! Processes that do nothing but produce events: here, run programs.
 
 use std::{
     env,
+    ffi::OsString,
     fs::{self, Permissions},
     io::{self, BufRead as _, BufReader, Write as _},
     os::unix::fs::PermissionsExt as _,
@@ -13,7 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 use rustix::thread::{CpuSet, sched_setaffinity};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tempfile::TempPath;
 
 use crate::sys::{self, Program};
@@ -45,15 +46,26 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let program = Program::new(&arguments.program, NAME)?;
     // The page cache and the loader's paths are warm in every round then.
     program.run()?;
-    println!();
-    io::stdin().read_line(&mut String::new())?;
+    await_start()?;
 
     let (begin, cpu) = (Instant::now(), sys::own_cpu_time()?);
     for _ in 0..arguments.execs {
         program.run()?;
     }
     let (wall, cpu) = (begin.elapsed(), sys::own_cpu_time()?.saturating_sub(cpu));
-    println!("{}", serde_json::to_string(&Effort { wall_ns: nanos(wall), cpu_ns: nanos(cpu) })?);
+    answer(&Effort { wall_ns: nanos(wall), cpu_ns: nanos(cpu) })
+}
+
+/// In a producer: says that it is ready and waits for a line on standard input.
+pub fn await_start() -> Result<()> {
+    println!();
+    io::stdin().read_line(&mut String::new())?;
+    Ok(())
+}
+
+/// In a producer: tells what it did.
+pub fn answer(answer: &impl Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string(answer)?);
     Ok(())
 }
 
@@ -76,19 +88,22 @@ pub struct Producers(Vec<(Child, BufReader<ChildStdout>)>);
 pub const WARM_UP: u32 = 1;
 
 impl Producers {
-    /// One on each of these CPUs.
+    /// One on each of these CPUs, which runs a program.
     pub fn start(cpus: &[usize], program: &Path, execs: u32) -> Result<Self> {
+        Self::each(cpus.iter().map(|cpu| {
+            let mut args = vec!["produce".into(), "--program".into(), program.into()];
+            args.extend(["--execs", &execs.to_string(), "--cpu", &cpu.to_string()].map(OsString::from));
+            args
+        }))
+    }
+
+    /// One with each of these lists of arguments, of which the first is its hidden command.
+    pub fn each(commands: impl IntoIterator<Item = Vec<OsString>>) -> Result<Self> {
         let own = env::current_exe()?;
         let mut producers = Self(Vec::new());
-        for cpu in cpus {
-            let mut child = Command::new(&own)
-                .arg("produce")
-                .arg("--program")
-                .arg(program)
-                .args(["--execs", &execs.to_string(), "--cpu", &cpu.to_string()])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()?;
+        for args in commands {
+            let mut child =
+                Command::new(&own).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
             let answers = BufReader::new(child.stdout.take().context("a producer has an output")?);
             producers.0.push((child, answers));
         }
@@ -98,22 +113,35 @@ impl Producers {
         Ok(producers)
     }
 
+    /// Their process IDs.
+    pub fn pids(&self) -> Vec<u32> {
+        self.0.iter().map(|(child, _)| child.id()).collect()
+    }
+
     /// Lets them go; gives the wall time of the slowest and the CPU time of all.
-    pub fn run(mut self) -> Result<Effort> {
-        for (child, _) in &mut self.0 {
-            child.stdin.take().context("a producer has an input")?.write_all(b"\n")?;
-        }
+    pub fn run(self) -> Result<Effort> {
         let mut sum = Effort::default();
-        for (child, answers) in &mut self.0 {
-            let mut answer = String::new();
-            answers.read_line(&mut answer)?;
-            let status = child.wait()?;
-            let effort: Effort =
-                serde_json::from_str(&answer).with_context(|| format!("a producer failed ({status})"))?;
+        for effort in self.answers::<Effort>()? {
             sum.wall_ns = sum.wall_ns.max(effort.wall_ns);
             sum.cpu_ns += effort.cpu_ns;
         }
         Ok(sum)
+    }
+
+    /// Lets them go; gives what each answers at its end.
+    pub fn answers<A: DeserializeOwned>(mut self) -> Result<Vec<A>> {
+        for (child, _) in &mut self.0 {
+            child.stdin.take().context("a producer has an input")?.write_all(b"\n")?;
+        }
+        let mut all = Vec::new();
+        for (child, answers) in &mut self.0 {
+            let mut answer = String::new();
+            answers.read_line(&mut answer)?;
+            let status = child.wait()?;
+            let told = serde_json::from_str(&answer);
+            all.push(told.with_context(|| format!("a producer failed ({status})"))?);
+        }
+        Ok(all)
     }
 }
 

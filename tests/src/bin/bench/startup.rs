@@ -11,8 +11,8 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    agent::{self, Agent, Memory},
-    producer::{NAME, nanos},
+    agent::{self, Agent, Asked, Memory},
+    producer::nanos,
     stats::Sample,
     sys,
     table::Table,
@@ -91,12 +91,12 @@ impl Start {
                     stop_ns: 0,
                 });
             }
-            Self::ExecForkExit => Agent::start(program, agent::LEAST)?,
-            Self::EverySensor => Agent::start(program, agent::EVERY)?,
+            Self::ExecForkExit => Agent::start(program, &Asked::LEAST)?,
+            Self::EverySensor => Agent::start(program, &Asked::USUAL)?,
         };
         let first_event_ns = nanos(agent.first_event);
         let (cpu, memory) = (agent.cpu()?.total, agent.memory()?);
-        let stop_ns = nanos(agent.stop(NAME)?.stopped_in);
+        let stop_ns = nanos(agent.stop()?.took);
         Ok(Round { start: self, first_event_ns, cpu_ns: nanos(cpu), memory, stop_ns })
     }
 }

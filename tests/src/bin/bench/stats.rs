@@ -27,6 +27,11 @@ impl Sample {
         self.0[self.0.len() - 1]
     }
 
+    /// Median, and from the least to the most.
+    pub fn spread(&self, digits: usize) -> String {
+        format!("{:.digits$} ({:.digits$}–{:.digits$})", self.median(), self.min(), self.max())
+    }
+
     /// Where the true median is, with a confidence of 95 % from six numbers on and less below. It rests on
     /// the order of the numbers alone: noise of a shared machine follows no known distribution.
     pub fn interval(&self) -> (f64, f64) {
