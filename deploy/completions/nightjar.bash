@@ -353,7 +353,7 @@ _nightjar() {
             return 0
             ;;
         nightjar__subcmd__doctor)
-            opts="-o -v -h --output --no-events --act --config --verbose --help"
+            opts="-o -v -h --output --no-events --act --within --config --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -368,6 +368,10 @@ _nightjar() {
                     return 0
                     ;;
                 --act)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --within)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -81,6 +81,7 @@ complete -c nightjar -n "__fish_nightjar_using_subcommand status" -s h -l help -
 complete -c nightjar -n "__fish_nightjar_using_subcommand doctor" -s o -l output -d 'How it looks: for eyes, or JSON' -r -f -a "text\t''
 json\t''"
 complete -c nightjar -n "__fish_nightjar_using_subcommand doctor" -l act -d 'Do what the events are to be of, and nothing else: the name of this process' -r
+complete -c nightjar -n "__fish_nightjar_using_subcommand doctor" -l within -d 'Where it does things with files' -r -F
 complete -c nightjar -n "__fish_nightjar_using_subcommand doctor" -l config -d 'Read this configuration instead of /etc/nightjar/nightjar.yaml' -r -F
 complete -c nightjar -n "__fish_nightjar_using_subcommand doctor" -l no-events -d 'Make no events and wait for none'
 complete -c nightjar -n "__fish_nightjar_using_subcommand doctor" -s v -l verbose -d 'Say more on standard error; twice for all'
