@@ -271,7 +271,14 @@ impl Ground {
             containers: false,
         };
         let watch = self.folder.iter().map(watch).collect();
-        Files { defaults: false, watch, all: false, failed: false, fold: Period::from_secs(0), ..Files::default() }
+        Files {
+            defaults: false,
+            watch,
+            all: false,
+            failed: false,
+            fold: Period::from_secs(0),
+            ..Files::default()
+        }
     }
 
     fn undone(&self) -> Vec<Undone> {

@@ -166,11 +166,7 @@ pub(super) const DEEDS: &[Deed] = &[
         act: Act::In(|folder| fs::remove_dir(folder.join(DIRECTORY))),
         sign: Sign::At(DIRECTORY),
     },
-    Deed {
-        kind: "file.mount",
-        act: Act::In(mount_privately),
-        sign: Sign::At(MOUNT),
-    },
+    Deed { kind: "file.mount", act: Act::In(mount_privately), sign: Sign::At(MOUNT) },
     Deed {
         kind: "process.exit",
         act: Act::Nothing,
@@ -359,7 +355,9 @@ mod tests {
         };
         assert!(is_at(&event("/run/nightjar-doctor-ab/file"), "ab", FILE));
         assert!(is_at(&event("/chroot/run/nightjar-doctor-ab/file"), "ab", FILE));
-        for other in ["/run/nightjar-doctor-cd/file", "/run/nightjar-doctor-ab/copy", "/run/nightjar-doctor-ab", ""] {
+        for other in
+            ["/run/nightjar-doctor-cd/file", "/run/nightjar-doctor-ab/copy", "/run/nightjar-doctor-ab", ""]
+        {
             assert!(!is_at(&event(other), "ab", FILE), "{other}");
         }
     }

@@ -83,9 +83,10 @@ fn notifications(host: &Host) -> Sensor {
         kinds: files::NOTICED,
         result,
         hook: FANOTIFY.to_owned(),
-        worth: "all from the kernel, when a file that was written to is closed; of other files what no hook of \
+        worth:
+            "all from the kernel, when a file that was written to is closed; of other files what no hook of \
                 theirs sees"
-            .to_owned(),
+                .to_owned(),
         refused: Vec::new(),
         mend,
     };

@@ -126,7 +126,11 @@ impl Page {
             _ if proof.seen => self.point(proof.result(), proof.kind, "seen"),
             _ if !proof.served => self.point(proof.result(), proof.kind, "not waited for: no hook serves it"),
             _ if let Some(reason) = &proof.undone => {
-                self.point(proof.result(), proof.kind, &format!("not looked at: it could not be done ({reason})"));
+                self.point(
+                    proof.result(),
+                    proof.kind,
+                    &format!("not looked at: it could not be done ({reason})"),
+                );
             }
             _ => {
                 self.point(proof.result(), proof.kind, "not seen");

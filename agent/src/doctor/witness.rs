@@ -60,7 +60,8 @@ impl Witness {
             sensors.flat_map(|sensor| sensor.kinds)
         };
         // Some kinds are of several sensors.
-        let unserved = kinds(false).filter(|kind| !kinds(true).any(|served| served == *kind)).copied().collect();
+        let unserved =
+            kinds(false).filter(|kind| !kinds(true).any(|served| served == *kind)).copied().collect();
         Self {
             name: name.to_owned(),
             pid,
@@ -278,7 +279,11 @@ mod tests {
         let proof = |kind| proofs.iter().find(|proof| proof.kind == kind).unwrap();
         assert_eq!(proof("file.mount").result(), Outcome::Unknown);
         assert_eq!(proof("file.mount").undone.as_deref(), Some("not permitted"));
-        assert_eq!((proof("file.open").result(), &proof("file.open").undone), (Outcome::Ok, &None), "it came");
+        assert_eq!(
+            (proof("file.open").result(), &proof("file.open").undone),
+            (Outcome::Ok, &None),
+            "it came"
+        );
     }
 
     #[test]

@@ -102,8 +102,8 @@ mod tests {
     #[test]
     fn fanotify_that_does_not_know_renames_is_less() {
         assert_eq!(fanotify(&Fixture::new().host).result, Outcome::Ok);
-        let old = Fixture::new()
-            .facts(|facts| facts.fanotify = Ok(Features { target_fid: true, rename: false }));
+        let old =
+            Fixture::new().facts(|facts| facts.fanotify = Ok(Features { target_fid: true, rename: false }));
         assert_eq!(fanotify(&old.host).result, Outcome::Limited);
     }
 

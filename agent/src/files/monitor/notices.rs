@@ -36,20 +36,25 @@ const MOST_RECENT: usize = 4096;
 impl Monitor {
     pub(super) fn read(&mut self) {
         let Some(mut buffer) = self.buffer.take() else { return };
-        let time = since_boot();
+        let began = since_boot();
+        let mut all = true;
         // What is told of a new directory is that it is to be marked.
         let groups = Arc::clone(&self.groups);
         for group in groups.iter() {
-            match group.read(&mut buffer, |notice| self.notice(&notice, time)) {
-                Ok(drained) if drained.malformed > 0 => {
-                    *self.lost.entry(("fanotify", "undecodable")).or_default() += drained.malformed;
+            match group.read(&mut buffer, |notice| self.notice(&notice, since_boot())) {
+                Ok(drained) => {
+                    all &= !drained.more;
+                    if drained.malformed > 0 {
+                        *self.lost.entry(("fanotify", "undecodable")).or_default() += drained.malformed;
+                    }
                 }
-                Ok(_) => {}
                 Err(error) => debug!("{}", chain(&error)),
             }
         }
         self.buffer = Some(buffer);
-        self.last_read = time;
+        if all {
+            self.last_read = began;
+        }
     }
 
     fn notice(&mut self, notice: &Notice<'_>, time: u64) {
