@@ -26,7 +26,7 @@ use crate::{
 /// How long an event may take that is expected, on a machine that does many other things.
 const PATIENCE: Duration = Duration::from_secs(6);
 /// How long it takes at most until an event is told that has no system call of its own, with room to spare.
-const UNCONFIRMED: Duration = Duration::from_millis(350);
+const UNCONFIRMED: Duration = Duration::from_millis(300);
 const LOOK: Duration = Duration::from_millis(20);
 /// As many folders as tests of one file may take.
 const FOLDERS: usize = 96;
@@ -300,10 +300,14 @@ impl Told {
 
 impl std::fmt::Display for Told {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for event in &self.0 {
+        const SHOWN: usize = 30;
+        for event in self.0.iter().take(SHOWN) {
             let body = event.get("file").map(ToString::to_string).unwrap_or_default();
             let pid = event.get("process.pid").map_or_else(|| "nobody".to_owned(), ToString::to_string);
             writeln!(f, "\n  {} {} by {pid}: {}", event.text("time"), event.kind(), shortened(&body))?;
+        }
+        if self.0.len() > SHOWN {
+            writeln!(f, "  and {} others", self.0.len() - SHOWN)?;
         }
         Ok(())
     }

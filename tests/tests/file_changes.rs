@@ -100,6 +100,14 @@ fn the_end_of_a_process_closes_its_files() {
 }
 
 #[test]
+fn an_open_that_fails_is_not_told_where_nobody_asks_for_that() {
+    skip_without_kernel!();
+    let folder = folder();
+    let acted = folder.rawfile(&format!("open {} --expect ENOENT", folder.text("nothing")));
+    folder.told_by(POLICY, &acted, &[]);
+}
+
+#[test]
 fn a_file_that_is_made_by_an_open_is_created_and_not_opened() {
     skip_without_kernel!();
     let folder = folder();

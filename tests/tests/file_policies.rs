@@ -93,8 +93,6 @@ fn expect_tree(before: &str, script: &str) -> (Folder, Told) {
     folder.settle();
     let (tree, mark) = (Tree::of(&folder.path("")), folder.mark());
     shell(&folder, script);
-    // Copies are told when they rest.
-    thread::sleep(Duration::from_millis(700));
     let told = folder.tree_told(tree, mark);
     let differences = told.differences(&Tree::of(&folder.path("")));
     let mut events = folder.events_since(mark);
