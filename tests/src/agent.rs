@@ -180,6 +180,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A configuration that asks for processes alone where it says nothing of kinds or files: to find what is watched and to
+/// load what watches it takes seconds, which most tests have no use for.
+fn with_kinds(configuration: &str) -> String {
+    if configuration.contains("kinds") || configuration.contains("files") {
+        return configuration.to_owned();
+    }
+    format!("{configuration}\nkinds: [\"process.*\", \"!process.fork\"]\n")
+}
+
 // === impl Agent ===
 
 impl Agent {
@@ -200,7 +209,7 @@ impl Agent {
     pub fn named(instance: String, configuration: &str, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join(CONFIGURATION);
-        fs::write(&file, configuration).expect("a new file");
+        fs::write(&file, with_kinds(configuration)).expect("a new file");
         let mut command = nightjar(["run", "--json", "-", "--instance", &instance].iter().chain(args));
         command.arg("--config").arg(&file);
         let (log, stderr) = (Arc::new(Log::default()), Arc::new(Mutex::new(String::new())));
@@ -270,7 +279,7 @@ impl Agent {
 
     /// Writes another configuration (YAML) and has it read.
     pub fn reload(&self, configuration: &str) {
-        fs::write(self.configuration(), configuration).expect("a file of ours");
+        fs::write(self.configuration(), with_kinds(configuration)).expect("a file of ours");
         self.signal(Signal::HUP);
     }
 

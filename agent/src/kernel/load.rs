@@ -350,6 +350,7 @@ fn attach(
     no_tracefs: Option<&str>,
 ) -> Result<(Vec<Serving>, Snapshot), KernelError> {
     let probes = probe(ebpf, btf, no_tracefs);
+    load_ahead(ebpf, btf, &wanted, &probes);
     let (mut all, mut snapshot) = (Vec::new(), Snapshot::Procfs);
     for plan in PLAN.iter().filter(|plan| plan.required || wanted(plan)) {
         let serving = plan::choose(plan, &probes, |candidate| try_candidate(ebpf, btf, candidate));
@@ -371,6 +372,23 @@ fn attach(
         all.push(serving);
     }
     Ok((all, snapshot))
+}
+
+/// Loads what will likely serve before anything is attached: the verifier takes seconds over all of it on a busy host,
+/// in which nobody would read the records of what is attached already.
+fn load_ahead(ebpf: &mut Ebpf, btf: &Btf, wanted: &impl Fn(&SensorPlan) -> bool, probes: &Probes) {
+    for plan in PLAN.iter().filter(|plan| plan.required || wanted(plan)) {
+        let Some(best) = plan.candidates.first().filter(|best| !matches!(probes.get(&best.kind), Some(Err(_))))
+        else {
+            continue;
+        };
+        for (name, points) in best.programs {
+            // What is refused is so again when it is to be attached, and told then.
+            if let Err(reason) = load_only(ebpf, btf, name, points) {
+                debug!("{name} does not load: {reason}");
+            }
+        }
+    }
 }
 
 /// Why better candidates, or all, do not serve.
@@ -444,7 +462,10 @@ fn try_candidate(ebpf: &mut Ebpf, btf: &Btf, candidate: &Candidate) -> Result<()
 
 fn load_only(ebpf: &mut Ebpf, btf: &Btf, name: &str, points: &[&str]) -> Result<(), String> {
     let program = ebpf.program_mut(name).ok_or("the object does not have it")?;
-    load_program(program, btf, points[0]).map_err(|error| explain(&error))
+    match load_program(program, btf, points[0]) {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
+        Err(error) => Err(explain(&error)),
+    }
 }
 
 /// Loads a program and attaches it to all its points, or to none.
