@@ -47,7 +47,9 @@ use crate::{
     },
     files::{Act, Actor, Monitor},
     kernel::Sample,
-    process::{Bounds, Identity, Image, Process, Stats as TableStats, Table, arguments_from_proc, read_proc},
+    process::{
+        Bounds, Identity, Image, Pids, Process, Stats as TableStats, Table, arguments_from_proc, read_proc,
+    },
 };
 
 /// Version of the event schema.
@@ -168,7 +170,7 @@ impl Pipeline {
         let mut instance = [0; 4];
         rustix::rand::getrandom(&mut instance, rustix::rand::GetRandomFlags::empty())?;
         Ok(Self {
-            table: Table::new(identity, bounds),
+            table: Table::new(identity, bounds).with_pids(Pids::of_this_process()),
             identity,
             users: Users::host(),
             cgroups: Cgroups::default(),
@@ -404,7 +406,7 @@ impl Pipeline {
                 let (info, now) = (&record.body.info, record.body.header.time);
                 self.learn_cgroup(info.cgroup_id, info.flags, &record.cgroup_path);
                 if let Some(monitor) = &mut self.files {
-                    monitor.entered(info.namespaces.mnt, info.task.pid);
+                    monitor.runs(info);
                 }
                 let image = self.masked(event::image(record));
                 let mut known = self.table.exec(info, image.clone().kept(), now).clone();

@@ -8,9 +8,11 @@
 //! made from what the event at hand carries, and marked.
 
 mod identity;
+mod pids;
 mod proc;
 mod table;
 
 pub use identity::Identity;
+pub use pids::Pids;
 pub use proc::{arguments_from_proc, read_proc};
 pub use table::{Bounds, FileFacts, Image, Lineage, Process, Source, Stats, Table};

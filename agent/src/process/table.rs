@@ -16,12 +16,15 @@ use lru::LruCache;
 use nightjar_abi::record::{TaskInfo, TaskRef};
 pub use nightjar_proto::v1::{File as FileFacts, Source};
 
-use super::Identity;
+use super::{Identity, Pids};
 use crate::decode::padded;
 
 /// Nanoseconds of a tick of `/proc/PID/stat`: a hundredth of a second on every Linux that the agent runs
 /// on.
 pub(super) const TICK: u64 = 10_000_000;
+
+/// A process ID where there is none.
+const NOBODY: u32 = 0;
 
 /// Bytes of arguments that are kept of a process after its exec.
 const KEPT_ARGS: usize = 4096;
@@ -122,7 +125,8 @@ pub struct Table {
     identity: Identity,
     bounds: Bounds,
     processes: LruCache<u64, Process>,
-    /// Names of those that have a process ID, or had it last.
+    pids: Pids,
+    /// Names of those that have a process ID, or had it last, by that ID as `pids` has it.
     by_pid: HashMap<u32, u64>,
     /// Sum of the [`weight`]s of `processes`.
     bytes: usize,
@@ -143,6 +147,7 @@ impl Table {
             identity,
             bounds,
             processes: LruCache::unbounded(),
+            pids: Pids::default(),
             by_pid: HashMap::new(),
             bytes: 0,
             exited: VecDeque::new(),
@@ -150,6 +155,12 @@ impl Table {
             evicted: 0,
             partial: 0,
         }
+    }
+
+    /// This, where [`Self::latest`] is asked for by such process IDs.
+    #[must_use]
+    pub fn with_pids(self, pids: Pids) -> Self {
+        Self { pids, ..self }
     }
 
     /// A process was made by `creator` at `now` (nanoseconds since boot).
@@ -262,7 +273,8 @@ impl Table {
     /// The process that has this process ID, or had it last: for what tells nothing but that number.
     #[must_use]
     pub fn latest(&self, pid: u32) -> Option<&Process> {
-        self.by_pid.get(&pid).and_then(|name| self.processes.peek(name))
+        let name = self.by_pid.get(&pid).filter(|_| pid != NOBODY)?;
+        self.processes.peek(name)
     }
 
     /// Names of the processes that have one of these process IDs and have not ended, and of all that descend from
@@ -353,7 +365,7 @@ impl Table {
 
     fn insert(&mut self, name: u64, process: Process, now: u64) -> &Process {
         self.bytes += weight(&process);
-        self.by_pid.insert(process.task.pid, name);
+        self.by_pid.insert(self.pids.of(&process.info), name);
         self.processes.put(name, process);
         self.make_room(now, name);
         self.update(name, |_| {})
@@ -399,8 +411,9 @@ impl Table {
     fn let_go(&mut self, name: u64, process: &Process) {
         self.bytes -= weight(process);
         // Another may have its number by now.
-        if self.by_pid.get(&process.task.pid) == Some(&name) {
-            self.by_pid.remove(&process.task.pid);
+        let pid = self.pids.of(&process.info);
+        if self.by_pid.get(&pid) == Some(&name) {
+            self.by_pid.remove(&pid);
         }
     }
 }
@@ -518,6 +531,22 @@ mod tests {
     }
 
     const INIT: TaskRef = TaskRef { pid: 1, tid: 1, start: 5, exec_id: 1 };
+
+    #[test]
+    fn who_has_a_number_in_the_namespace_of_the_agent_is_found_by_it() {
+        let own = 4_026_532_178;
+        let mut within = table(Bounds::default()).with_pids(Pids { within: Some(own) });
+        let mut child = info(task(4242, 200, 3), INIT);
+        (child.ns_pid, child.namespaces.pid) = (42, own);
+        within.exec(&child, image("/bin/ls"), 300);
+        within.exec(&info(task(43, 100, 2), INIT), image("/bin/sh"), 150);
+        assert_eq!(path(&within.latest(42).unwrap().image), "/bin/ls");
+        assert!([0, 43, 4242].iter().all(|pid| within.latest(*pid).is_none()), "they are elsewhere");
+
+        let mut first = table(Bounds::default());
+        first.exec(&child, image("/bin/ls"), 300);
+        assert!(first.latest(4242).is_some() && first.latest(42).is_none());
+    }
 
     #[test]
     fn a_child_runs_what_its_parent_ran_until_it_execs() {

@@ -1,6 +1,6 @@
 //! Records of calls that change files.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nightjar_abi::{
     files::{Act as CallAct, CALLS, Call},
@@ -127,7 +127,7 @@ impl Monitor {
             CallAct::Rename => self.moved(&place, other.as_ref(), body, change.exchanges),
             CallAct::Truncate => self.truncated(&place, body),
             CallAct::Link | CallAct::Symlink | CallAct::Mkdir | CallAct::Mknod => {
-                self.made(&place, call.act, body.info.task.pid)
+                self.made(&place, call.act, self.pids.of(&body.info))
             }
             _ => self.set(&place, call.act, body, text),
         };
@@ -159,7 +159,7 @@ impl Monitor {
         first: &mut Named,
         second: &mut Option<Named>,
     ) -> bool {
-        let (pid, time, act) = (body.info.task.pid, body.header.time, change.act);
+        let (pid, time, act) = (self.pids.of(&body.info), body.header.time, change.act);
         let (path, target) = match (act, &second) {
             (CallAct::Link, Some(second)) => (second.lexical(), Vec::new()),
             (CallAct::Rename, Some(second)) => (first.lexical(), second.lexical()),
@@ -255,13 +255,13 @@ impl Monitor {
         activity.replaced = replaced.filter(|replaced| Some(replaced.inode) != inode).map(replaced_of);
         activity.exchanged = exchanges;
         self.sessions.renamed(&from.canonical, &to.canonical);
-        self.created(&to.canonical, body.info.task.pid);
+        self.created(&to.canonical, self.pids.of(&body.info));
         activity
     }
 
     fn truncated(&mut self, place: &Place, body: &FileCall) -> FileActivity {
         let size = body.args[1];
-        let (canonical, pid) = (&place.canonical, body.info.task.pid);
+        let (canonical, pid) = (&place.canonical, self.pids.of(&body.info));
         // The kernel's word of the same may have come first.
         let before = match self.take_written(canonical, pid, size) {
             Written::No => self.tree.known(canonical).map(describe::content),
@@ -323,14 +323,14 @@ impl Monitor {
     /// Takes back that a process has written a file if all it did was to give it this size: what it was before.
     fn take_written(&mut self, path: &[u8], pid: u32, size: u64) -> Written {
         let path = describe::path(path);
-        let is_it = |act: &Act| {
+        let is_it = |(_, act): &(Instant, Act)| {
             act.kind == "file.modify"
                 && matches!(act.actor, Actor::Pid(of) if of == pid)
                 && act.body.path == path
                 && act.body.after.as_ref().is_some_and(|after| after.size == Some(size))
         };
-        match self.acts.iter().position(is_it) {
-            Some(at) => Written::From(self.acts.remove(at).body.before),
+        match self.writings.iter().position(is_it).and_then(|at| self.writings.remove(at)) {
+            Some((_, act)) => Written::From(act.body.before),
             None => Written::No,
         }
     }

@@ -40,6 +40,7 @@ use super::{
 use crate::{
     kernel::{FileControls, InodeNumber, give_back_memory},
     pipeline::since_boot,
+    process::Pids,
 };
 
 /// Groups of notifications: file systems with numbers of their own for each part, as btrfs, need one each.
@@ -147,6 +148,8 @@ pub struct Monitor {
     folds: HashMap<FoldKey, Option<Box<First>>>,
     next_window: Instant,
     acts: Vec<Act>,
+    /// What notifications tell of writers, and when that was read: records may yet tell who they are.
+    writings: VecDeque<(Instant, Act)>,
     /// Files that were found in directories that are new, and may have been made before those were watched.
     found: VecDeque<(Instant, Vec<u8>)>,
     /// Hashes of their paths.
@@ -166,6 +169,8 @@ pub struct Monitor {
     overflowed: Option<Instant>,
     lost: BTreeMap<(&'static str, &'static str), u64>,
     own_pid: u32,
+    /// As notifications have them.
+    pids: Pids,
     mount_namespace: u64,
     /// Mount namespaces with a root directory of their own, and a process in each.
     roots: HashMap<u32, u32>,
@@ -209,6 +214,7 @@ impl Monitor {
             folds: HashMap::new(),
             next_window: Instant::now(),
             acts: Vec::new(),
+            writings: VecDeque::new(),
             found: VecDeque::new(),
             found_paths: HashSet::new(),
             recent: HashMap::new(),
@@ -220,6 +226,7 @@ impl Monitor {
             overflowed: None,
             lost: BTreeMap::new(),
             own_pid: std::process::id(),
+            pids: Pids::of_this_process(),
             mount_namespace,
             roots: HashMap::new(),
         }
@@ -279,10 +286,15 @@ impl Monitor {
         limits(self.options.directories)
     }
 
+    /// A task runs a program.
+    pub fn runs(&mut self, info: &TaskInfo) {
+        self.entered(info.namespaces.mnt, self.pids.of(info));
+    }
+
     /// A program runs in a mount namespace: if that has a root directory of its own, as containers have, what policies
     /// name is looked for there too. Its directories are not marked: notifications do not say whose name of many they
     /// use.
-    pub fn entered(&mut self, namespace: u32, pid: u32) {
+    fn entered(&mut self, namespace: u32, pid: u32) {
         if u64::from(namespace) == self.mount_namespace
             || self.roots.len() >= MOST_ROOTS
             || self.roots.contains_key(&namespace)
@@ -531,6 +543,7 @@ impl Monitor {
                 self.written(&session, None, None, true);
             }
         }
+        self.tell_writings(drained);
         self.tell_found(drained);
         self.end_copies(now);
         if now >= self.next_window && !self.options.fold.is_zero() {
@@ -551,6 +564,7 @@ impl Monitor {
         for session in self.sessions.long(long) {
             self.written(&session, None, None, true);
         }
+        self.tell_writings(long);
         self.tell_found(long);
         self.end_copies(long);
         // Both windows.
@@ -563,6 +577,7 @@ impl Monitor {
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         !self.echoes.is_empty()
+            || !self.writings.is_empty()
             || !self.found.is_empty()
             || !self.copies.is_empty()
             || self.resolve_at.is_some()

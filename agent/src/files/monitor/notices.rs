@@ -156,6 +156,13 @@ impl Monitor {
         );
     }
 
+    /// Tells what was read of writers until then.
+    pub(super) fn tell_writings(&mut self, until: Instant) {
+        while let Some((_, act)) = self.writings.pop_front_if(|(read, _)| *read <= until) {
+            self.acts.push(act);
+        }
+    }
+
     /// Tells of files that were made, or written, in a directory before that could be watched.
     pub(super) fn tell_found(&mut self, now: Instant) {
         while self.found.front().is_some_and(|(when, _)| now.saturating_duration_since(*when) >= FOUND_PAUSE)
@@ -431,7 +438,8 @@ impl Monitor {
             body.ongoing = ongoing;
             body.deleted = now.is_none_or(|now| now.links == 0);
             let actor = Actor::Pid(session.pid);
-            self.acts.push(Act { kind: "file.modify", time: session.time, last: None, actor, body });
+            let act = Act { kind: "file.modify", time: session.time, last: None, actor, body };
+            self.writings.push_back((Instant::now(), act));
         }
         if let Some(pid) = closer
             && let Some(policy) = policies.matching(path, Operation::Close, false)
@@ -441,8 +449,9 @@ impl Monitor {
             body.source = NameSource::Fanotify.name();
             policy.name().clone_into(&mut body.policy);
             body.deleted = now.is_none_or(|now| now.links == 0);
-            let time = since_boot();
-            self.acts.push(Act { kind: "file.close", time, last: None, actor: Actor::Pid(pid), body });
+            let actor = Actor::Pid(pid);
+            let act = Act { kind: "file.close", time: since_boot(), last: None, actor, body };
+            self.writings.push_back((Instant::now(), act));
         }
     }
 }

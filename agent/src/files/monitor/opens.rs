@@ -84,7 +84,7 @@ impl Monitor {
                 if self.tree.known(name).is_none_or(|known| known.inode != body.file.inode) {
                     self.tree.learn(name, known);
                 }
-                self.created(name, body.info.task.pid);
+                self.created(name, self.pids.of(&body.info));
             }
         }
         if !closed {
@@ -93,12 +93,12 @@ impl Monitor {
                 if body.facts & open_facts::PATH == 0 {
                     if body.window != 0 {
                         let until = Instant::now() + 3 * self.options.fold;
-                        self.echoes.expect_opens(body.info.task.pid, name, until);
+                        self.echoes.expect_opens(self.pids.of(&body.info), name, until);
                     }
-                    self.echoes.confirm(Class::Open, body.info.task.pid, name, &[], body.header.time);
+                    self.echoes.confirm(Class::Open, self.pids.of(&body.info), name, &[], body.header.time);
                 }
                 if created {
-                    self.echoes.confirm(Class::Create, body.info.task.pid, name, &[], body.header.time);
+                    self.echoes.confirm(Class::Create, self.pids.of(&body.info), name, &[], body.header.time);
                 }
             }
         }
