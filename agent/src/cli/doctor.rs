@@ -79,8 +79,9 @@ struct Tried {
 
 pub(super) fn doctor(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     if let Some(name) = &arguments.act {
-        let undone = doctor::act(name, arguments.within.as_deref());
-        print(&undone.iter().map(|undone| format!("{undone}\n")).collect::<String>())?;
+        for undone in doctor::act(name, arguments.within.as_deref()) {
+            print(&format!("{undone}\n"))?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let configuration = configuration(global);

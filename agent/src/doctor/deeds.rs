@@ -69,8 +69,8 @@ pub struct Undone {
     pub reason: String,
 }
 
-/// In the order in which they are done: what takes long to be told comes early, and who is in a namespace of its own
-/// does nothing more.
+/// In the order in which they are done. A new user namespace takes credentials back to what they are at first, so the
+/// change of these comes after the mount: where nothing sees it when it is made, it is what is left at the end.
 pub(super) const DEEDS: &[Deed] = &[
     Deed {
         kind: "process.fork",
@@ -93,18 +93,6 @@ pub(super) const DEEDS: &[Deed] = &[
         }),
         sign: Sign::Of(|event, name| match &event.body {
             Some(Body::ExecFailed(exec)) => exec.filename.strip_prefix(NOWHERE) == Some(name),
-            _ => false,
-        }),
-    },
-    Deed {
-        kind: "process.credentials",
-        // The one change that asks for no right. It ends with the process.
-        act: Act::Named(|_| Ok(rustix::thread::set_keep_capabilities(true)?)),
-        sign: Sign::Of(|event, _| match &event.body {
-            Some(Body::Credentials(change)) => {
-                let kept = |set: &CredentialSet| set.securebits & KEEP_CAPS != 0;
-                !change.before.as_ref().is_some_and(kept) && change.after.as_ref().is_some_and(kept)
-            }
             _ => false,
         }),
     },
@@ -167,6 +155,18 @@ pub(super) const DEEDS: &[Deed] = &[
         sign: Sign::At(DIRECTORY),
     },
     Deed { kind: "file.mount", act: Act::In(mount_privately), sign: Sign::At(MOUNT) },
+    Deed {
+        kind: "process.credentials",
+        // The one change that asks for no right. It ends with the process.
+        act: Act::Named(|_| Ok(rustix::thread::set_keep_capabilities(true)?)),
+        sign: Sign::Of(|event, _| match &event.body {
+            Some(Body::Credentials(change)) => {
+                let kept = |set: &CredentialSet| set.securebits & KEEP_CAPS != 0;
+                !change.before.as_ref().is_some_and(kept) && change.after.as_ref().is_some_and(kept)
+            }
+            _ => false,
+        }),
+    },
     Deed {
         kind: "process.exit",
         act: Act::Nothing,

@@ -64,10 +64,10 @@ pub(super) fn watched(host: &Host) -> Finding {
             format!("raise files.directories (now {}), or let policies cover less", files.directories),
         );
     }
-    Finding::ok(match files.all {
-        true => format!("{count} by watch policies, and opens of all others (files.all)"),
-        false => count,
-    })
+    if files.all {
+        return Finding::ok(format!("{count} by watch policies, and opens of all others (files.all)"));
+    }
+    Finding::ok(count)
 }
 
 #[cfg(test)]

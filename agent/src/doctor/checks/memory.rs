@@ -8,15 +8,16 @@ use std::{
 
 use super::bytes;
 use crate::{
+    config::Config,
     doctor::{Finding, host::Host},
     service::Capability,
 };
 
-/// What a start takes beside the ring, as measured with Linux 6.18: the kernel's type information, what its verifier
-/// takes meanwhile, and maps of 10 MiB and more.
-const TO_START: u64 = 68 << 20;
+/// What a start takes beside the rings, as measured with Linux 6.18: the kernel's type information, what its verifier
+/// takes meanwhile, and maps of 15 MiB and more.
+const TO_START: u64 = 90 << 20;
 /// Of this, maps.
-const MAPS: u64 = 16 << 20;
+const MAPS: u64 = 20 << 20;
 /// Since then memory of maps counts for the control group. <https://git.kernel.org/torvalds/c/80ee81e0403c>
 const COUNTED_BY_CGROUP: (u32, u32) = (5, 11);
 /// Version 1 has no word for "no limit", but the largest number of pages that there can be.
@@ -38,16 +39,16 @@ struct Limit {
     of: String,
 }
 
-/// The ring, the tables, and whether there is room for them.
+/// The rings, the tables, and whether there is room for them.
 pub(super) fn ring(host: &Host) -> Finding {
     let config = host.config();
-    let ring = config.kernel.ring_size.bytes();
+    let rings = rings(&config);
     let tables = config.tables.process_memory.bytes().saturating_add(config.history.bytes());
-    let least = ring.saturating_add(TO_START);
+    let least = rings.saturating_add(TO_START);
     let most = least.saturating_add(tables);
-    let found = format!("{} of ring, {} in all at most", bytes(ring), bytes(most));
+    let found = format!("{} of rings, {} in all at most", bytes(rings), bytes(most));
 
-    if let Some(locked) = locked_limit(host).filter(|locked| *locked < ring.saturating_add(MAPS)) {
+    if let Some(locked) = locked_limit(host).filter(|locked| *locked < rings.saturating_add(MAPS)) {
         return Finding::failed(
             format!("{found}; only {} may be locked", bytes(locked)),
             "all: before Linux 5.11 the memory of maps counts as locked",
@@ -59,7 +60,8 @@ pub(super) fn ring(host: &Host) -> Finding {
     };
     let found = format!("{found}; {} may have {}", limit.of, bytes(limit.bytes));
     let mend = format!(
-        "allow {} (`MemoryMax=` in a unit, a container's memory limit), or make kernel.ring_size smaller",
+        "allow {} (`MemoryMax=` in a unit, a container's memory limit), or make kernel.ring_size or \
+         kernel.file_ring_size smaller",
         bytes(most)
     );
     if limit.bytes < least {
@@ -73,8 +75,12 @@ pub(super) fn ring(host: &Host) -> Finding {
 
 /// Whether this process itself is allowed what loading takes: the kernel ends one that takes more.
 pub(super) fn has_room(host: &Host) -> bool {
-    let least = host.config().kernel.ring_size.bytes().saturating_add(TO_START);
+    let least = rings(&host.config()).saturating_add(TO_START);
     limit_of_this(host).is_none_or(|limit| limit.bytes >= least)
+}
+
+fn rings(config: &Config) -> u64 {
+    config.kernel.ring_size.bytes().saturating_add(config.kernel.file_ring_size.bytes())
 }
 
 /// Bytes that may be locked, where that counts.
@@ -182,7 +188,7 @@ mod tests {
     #[test]
     fn without_a_limit_there_is_room() {
         let finding = ring(&Fixture::new().host);
-        assert_eq!(finding, Finding::ok("4 MiB of ring, 88 MiB in all at most; no limit"));
+        assert_eq!(finding, Finding::ok("12 MiB of rings, 118 MiB in all at most; no limit"));
     }
 
     fn in_cgroup(own: &str, path: &str, limit: &str) -> Outcome {
@@ -195,7 +201,7 @@ mod tests {
         for (limit, result) in [
             ("max\n", Outcome::Ok),
             ("268435456\n", Outcome::Ok),
-            ("83886080", Outcome::Limited),
+            ("115343360", Outcome::Limited),
             ("1048576", Outcome::Failed),
         ] {
             for cgroup in ["/user.slice/session.scope", "/user.slice", ""] {
@@ -234,7 +240,7 @@ mod tests {
     fn of_a_service_that_does_not_run_the_unit_tells_with_its_changes() {
         let unit = |text: &str| Fixture::new().file("/usr/lib/systemd/system/nightjar.service", text);
         assert_eq!(ring(&unit("[Service]\nMemoryMax=256M\n").host).result, Outcome::Ok);
-        assert_eq!(ring(&unit("[Service]\nMemoryMax = 80M\n").host).result, Outcome::Limited);
+        assert_eq!(ring(&unit("[Service]\nMemoryMax = 110M\n").host).result, Outcome::Limited);
         assert_eq!(ring(&unit("[Service]\n#MemoryMax=1M\n").host).result, Outcome::Ok);
         let changed = unit("MemoryMax=256M")
             .file("/etc/systemd/system/nightjar.service.d/50-less.conf", "[Service]\nMemoryMax=8M\n")
@@ -252,7 +258,7 @@ mod tests {
             let fixture = Fixture::new().file("/proc/self/cgroup", "0::/a\n");
             has_room(&fixture.file("/sys/fs/cgroup/a/memory.max", limit).host)
         };
-        assert!(in_cgroup("80000000"));
+        assert!(in_cgroup("115343360"));
         assert!(!in_cgroup("60000000"));
         let of_the_service =
             Fixture::new().file("/sys/fs/cgroup/system.slice/nightjar.service/memory.max", "1");
@@ -261,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_larger_ring_needs_more() {
-        let limit = "150994944";
+        let limit = "184549376";
         let with = |ring| {
             let fixture =
                 Fixture::new().file("/proc/self/cgroup", "0::/\n").file("/sys/fs/cgroup/memory.max", limit);
