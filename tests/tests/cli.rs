@@ -73,7 +73,7 @@ fn expect_error(args: &[&str], words: &[&str]) {
 #[test]
 fn tail_ends_after_the_events_that_were_asked_for() {
     skip_without_kernel!();
-    let output = with_programs_running(&["tail", "--standalone", "-n", "3"]);
+    let output = with_programs_running(&["tail", "--standalone", "-n", "3", "--kind", "process.*"]);
     assert!(output.status.success(), "{output:?}");
     let lines: Vec<_> = text(&output.stdout).lines().collect();
     assert_eq!(lines.len(), 3, "{lines:?}");
@@ -98,7 +98,7 @@ fn a_reader_that_goes_away_ends_it_quietly() {
     skip_without_kernel!();
     let instance = instance();
     let run = ["run", "--json", "-", "--instance", &instance];
-    for command in [&["tail", "--standalone"][..], &["tail", "-o", "json"], &run] {
+    for command in [&["tail", "--standalone", "--kind", "process.*"][..], &["tail", "-o", "json"], &run] {
         // So large that nothing is lost, which would be told, whatever else this machine does.
         let mut child = nightjar(command.iter().chain(&["--ring-size", "64MiB"]))
             .stdout(Stdio::piped())
@@ -124,7 +124,7 @@ fn a_reader_that_goes_away_ends_it_quietly() {
 /// What `tail -n 2` shows on a terminal.
 fn on_a_terminal(no_colour: Option<&str>) -> String {
     let PseudoTerminal { reader, terminal } = PseudoTerminal::open();
-    let mut command = nightjar(["tail", "--standalone", "-n", "2"]);
+    let mut command = nightjar(["tail", "--standalone", "-n", "2", "--kind", "process.*"]);
     command.stdout(terminal).stderr(Stdio::null()).env_remove("NO_COLOR");
     if let Some(value) = no_colour {
         command.env("NO_COLOR", value);
@@ -187,6 +187,8 @@ fn it_ends_after_the_time_that_was_asked_for() {
         "1s",
         "--ring-size",
         "64MiB",
+        "--kind",
+        "process.*",
     ]);
     let took = start.elapsed();
     assert!(output.status.success(), "{output:?}");

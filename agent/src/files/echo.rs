@@ -53,6 +53,8 @@ pub(super) struct Confirmed {
     pub(super) echo: Echo,
     /// It is of that very call, as far as anybody can tell. Else it may be that of another of the process.
     pub(super) is_certain: bool,
+    /// There was no other that it could have been.
+    pub(super) is_only: bool,
 }
 
 /// Process, class, and a hash of the paths, or of the file names in them.
@@ -256,7 +258,7 @@ impl Echoes {
         }
         let Self { waiting, first, turns, .. } = self;
         let Some(turns) = turns.get_mut(&(pid, class)) else {
-            return Some(Confirmed { echo, is_certain: true });
+            return Some(Confirmed { echo, is_certain: true, is_only: !was_confirmed });
         };
         let is_done = |turn: u64| {
             let at = turn.checked_sub(*first).and_then(|at| usize::try_from(at).ok());
@@ -272,6 +274,7 @@ impl Echoes {
         if !was_confirmed {
             turns.free = turns.free.saturating_sub(1);
         }
+        let is_only = is_turn && !was_confirmed && turns.free == 0;
         let is_doubtful = number < turns.doubtful_below;
         // Merged with an earlier one, and nobody else in sight.
         let is_repeat = was_confirmed && turns.free == 0;
@@ -279,7 +282,7 @@ impl Echoes {
         if !is_turn && turns.free > 0 {
             self.doubt(class, pid);
         }
-        Some(Confirmed { echo, is_certain })
+        Some(Confirmed { echo, is_certain, is_only })
     }
 
     fn doubt(&mut self, class: Class, pid: u32) {

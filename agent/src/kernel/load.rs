@@ -378,7 +378,8 @@ fn attach(
 /// in which nobody would read the records of what is attached already.
 fn load_ahead(ebpf: &mut Ebpf, btf: &Btf, wanted: &impl Fn(&SensorPlan) -> bool, probes: &Probes) {
     for plan in PLAN.iter().filter(|plan| plan.required || wanted(plan)) {
-        let Some(best) = plan.candidates.first().filter(|best| !matches!(probes.get(&best.kind), Some(Err(_))))
+        let Some(best) =
+            plan.candidates.first().filter(|best| !matches!(probes.get(&best.kind), Some(Err(_))))
         else {
             continue;
         };

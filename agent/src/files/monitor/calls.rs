@@ -198,11 +198,19 @@ impl Monitor {
             }
             self.echoes.confirm_next(class, pid, change.is_directory, time)
         });
-        let certain = confirmed.as_ref().filter(|found| is_named && found.is_certain);
+        // Threads may have changed each other's names: then only what leaves no choice is certain.
+        let has_threads = body.info.flags & task_flags::THREADS != 0;
+        let certain = confirmed
+            .as_ref()
+            .filter(|found| is_named && found.is_certain && (found.is_only || !has_threads));
         let Some(Confirmed { echo, .. }) = certain else {
             let at = if target.is_empty() { &path } else { &target };
             let is_lost = self.overflowed.is_some_and(|when| when.elapsed() < OVERFLOW_PAST);
             let is_denied = is_named && !is_lost && self.tree.is_told_of(parent(at), change.mask(), time);
+            // What is done to a directory itself is told by that, not by the one it is in.
+            let is_directory =
+                || tree::look(path_from(at)).is_some_and(|now| describe::kind(now.mode) == "directory");
+            let is_denied = is_denied && !(change.class == Class::Attributes && is_directory());
             return confirmed.is_some() || !is_denied;
         };
         match (act, second) {
@@ -532,10 +540,13 @@ fn changed_by(act: CallAct, body: &FileCall, text: &Text<'_>, found: Vec<String>
     }
 }
 
-/// Whether two paths lead to the same directory.
+/// Whether two paths lead to the same directory, over links or by mounts.
 fn is_same_directory(one: &[u8], other: &[u8]) -> bool {
-    let real = |path: &[u8]| std::fs::canonicalize(path_from(if path.is_empty() { b"/" } else { path })).ok();
-    real(one).is_some_and(|one| Some(one) == real(other))
+    let identity = |path: &[u8]| {
+        let path = path_from(if path.is_empty() { b"/" } else { path });
+        rustix::fs::stat(path).ok().map(|stat| (stat.st_dev, stat.st_ino))
+    };
+    identity(one).is_some_and(|one| Some(one) == identity(other))
 }
 
 /// Whether a call begins with a directory to start from: `fchownat`, `fchmodat`, `fchmodat2`.
