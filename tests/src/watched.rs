@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::{
         OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -25,7 +26,7 @@ use crate::{
 
 /// How long an event may take that is expected, on a machine that does many other things.
 const PATIENCE: Duration = Duration::from_secs(6);
-/// How long it takes at most until an event is told that has no system call of its own, with room to spare.
+/// How long it takes until an event is told that has no system call of its own, where none can be waited for.
 const UNCONFIRMED: Duration = Duration::from_millis(300);
 const LOOK: Duration = Duration::from_millis(20);
 /// As many folders as tests of one file may take.
@@ -176,9 +177,24 @@ impl Folder {
         Acted { ran: self.run(program).args(args).succeed(), lines: Vec::new(), mark }
     }
 
-    /// Waits until what was done so far has been told.
+    /// Waits until what was done so far has been told, with or without a call that was seen.
+    ///
+    /// What no call is seen of is told last, and in its order: something of that kind is done and waited for.
     pub fn settle(&self) {
-        thread::sleep(UNCONFIRMED);
+        static SETTLED: AtomicUsize = AtomicUsize::new(0);
+        let number = SETTLED.fetch_add(1, Ordering::Relaxed);
+        let path = ROOT.get().expect("watched before").join(format!("watched/settled-{number}"));
+        let path = path.to_str().expect("a name of ASCII");
+        let mark = shared::mark();
+        let is_done = ["int80", "uring"].iter().any(|via| {
+            let mut command = Command::new(rawfile_path());
+            command.args(["mkdir", path, "--via", via]).stdout(Stdio::null());
+            command.status().expect("it can be run").success()
+        });
+        let deadline = Instant::now() + if is_done { PATIENCE } else { UNCONFIRMED };
+        while shared::file_events(path, mark).is_empty() && Instant::now() < deadline {
+            thread::sleep(LOOK);
+        }
         shared::catch_up();
     }
 

@@ -398,7 +398,7 @@ fn act_until(stop: &AtomicBool, folder: &Path) -> usize {
         fs::File::create_new(&old).unwrap();
         fs::rename(&old, folder.join(format!("renamed-{count}"))).unwrap();
         count += 1;
-        thread::sleep(Duration::from_millis(2));
+        thread::sleep(Duration::from_millis(8));
     }
     count
 }
@@ -459,7 +459,7 @@ fn a_reload_adds_and_removes_watches_without_a_gap_in_others() {
             }
         }
     }
-    assert!(count > 100, "{count}");
+    assert!(count > 50, "{count}");
     let shown = wrong.iter().map(|((kind, times), names)| {
         format!("{kind}: {} files {times} times, as {:?}", names.len(), &names[..names.len().min(5)])
     });
