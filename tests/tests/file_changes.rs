@@ -82,15 +82,6 @@ fn a_close_after_writing_is_told_with_the_file() {
 }
 
 #[test]
-fn a_close_after_reading_is_told_with_the_file() {
-    skip_without_kernel!();
-    let folder = folder();
-    let acted = folder.rawfile("open-path file");
-    let told = folder.told_by(POLICY, &acted, &["file.open", "file.open", "file.close", "file.close"]);
-    told.expect(&truth("file.close", acted.acts("close").next().unwrap()));
-}
-
-#[test]
 fn the_end_of_a_process_closes_its_files() {
     skip_without_kernel!();
     let folder = folder();
@@ -258,17 +249,6 @@ fn truncating_a_descriptor_tells_both_sizes() {
             .with("file.source", "kernel")
             .with("file.before.size", 7)
             .with("file.after.size", 3),
-    );
-}
-
-#[test]
-fn an_open_that_empties_a_file_truncates_it() {
-    skip_without_kernel!();
-    let folder = folder();
-    let acted = folder.rawfile("open file --flags wronly,trunc --call openat");
-    let told = folder.told_by(POLICY, &acted, &["file.open", "file.truncate", "file.close"]);
-    told.expect(
-        &truth("file.truncate", acted.line("open")).with("file.before.size", 7).with("file.after.size", 0),
     );
 }
 

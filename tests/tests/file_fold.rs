@@ -109,18 +109,6 @@ fn opens_that_go_on_for_long_are_counted_in_parts() {
 }
 
 #[test]
-fn every_close_is_counted() {
-    skip_without_kernel!();
-    let folder = folder();
-    let _acted = folder.rawfile("open-loop file --count 200 --write");
-    expect_sum(|| folder.events(), "file.open", 201);
-    expect_sum(|| folder.events(), "file.close", 201);
-    let modified = of_kind(folder.events(), "file.modify");
-    let last = modified.last().unwrap();
-    assert_eq!(last.number("file.after.size"), fs::metadata(folder.path("file")).unwrap().len(), "{last}");
-}
-
-#[test]
 fn opens_of_other_files_are_not_folded_into_one() {
     const FILES: u32 = 50;
     skip_without_kernel!();

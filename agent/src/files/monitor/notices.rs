@@ -371,9 +371,8 @@ impl Monitor {
                 return;
             }
             let (was, is, changed) = describe::differences(before, now);
-            if before.is_some_and(|before| now.is_some_and(|now| before.links != now.links))
-                && changed.is_empty()
-            {
+            let has_names = |known: Option<Known>| known.is_some_and(|known| known.links > 1);
+            if changed.is_empty() && (has_names(before) || has_names(now)) {
                 // It has got or lost a name, of which another event tells. Whatever is done by a new one counts too.
                 if before.is_some_and(|before| now.is_some_and(|now| now.links > before.links)) {
                     self.resolve_below(&echo.path, false);
@@ -415,9 +414,6 @@ impl Monitor {
             let Known { mode, uid, gid, .. } = before.unwrap_or(now);
             self.tree.learn(path, Known { mode, uid, gid, ..now });
         }
-        if let Some(recent) = self.recent.get_mut(&tree::hash(path)) {
-            recent.changed = true;
-        }
         let was_touched = match (before, now) {
             (Some(before), Some(now)) => {
                 // Of a file that is just being made the time is not known.
@@ -427,6 +423,9 @@ impl Monitor {
             // It has another name by now, or was not known: somebody wrote.
             _ => session.is_change(),
         };
+        if was_touched && let Some(recent) = self.recent.get_mut(&tree::hash(path)) {
+            recent.changed = true;
+        }
         let policy = policies.matching(path, Operation::Modify, false);
         if was_touched && let Some(policy) = policy {
             let mut body = describe::of_known(now.or(before), device_at(path_from(parent(path))));
