@@ -262,7 +262,7 @@ fn find<A: Access>(
     } else {
         // SAFETY: the map's own memory.
         let copy = unsafe { &raw mut (*scratch).files.file };
-        let Some(file) = Copied::<File, FILE>::read(copy, watch::file_of(task, descriptor as u32 as u64))
+        let Some(file) = Copied::<File, FILE>::read(copy, watch::file_of(task, u64::from(descriptor as u32)))
         else {
             return;
         };

@@ -135,7 +135,11 @@ fn is_of_no_concern(settings: &FileSettings, fd: i64) -> bool {
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one caller, inlined")]
+#[expect(
+    clippy::too_many_arguments,
+    clippy::too_many_lines,
+    reason = "one caller, inlined: one step after another"
+)]
 fn look<A: Access>(
     ctx: &TracePointContext,
     count: Count,

@@ -207,6 +207,10 @@ fn verdict(
         level += 1;
     }
     // Without room it is found out again the next time.
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "by value it would be on the stack, which is small"
+    )]
     // SAFETY: as above.
     let _found_out_again = VERDICTS.insert(key, unsafe { &*verdict }, 0);
     Some(verdict)
