@@ -63,16 +63,17 @@ pub struct Told(pub Vec<Event>);
 /// a new folder, which is given back; `prepare` fills it before the agent looks at it.
 pub fn watch(configuration: &str, prepare: impl FnOnce(&Path)) -> &'static Path {
     ROOT.get_or_init(|| {
-        let root = folder_for_all().keep();
+        let folder = folder_for_all();
+        let root = folder.path();
         // Before the agent is shared: it ends first then.
         os::at_exit(remove_root);
         for number in 0..FOLDERS {
             fill(&root.join(format!("watched/{number:03}"))).expect("our own folder");
         }
-        prepare(&root);
+        prepare(root);
         let text = root.to_str().expect("a name of ASCII");
         Agent::share_kinds(&configuration.replace("ROOT", text), &["process.exec", "file.*"]);
-        root
+        folder.keep()
     })
 }
 

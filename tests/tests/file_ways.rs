@@ -256,7 +256,10 @@ fn expect_truth_of_races(act: &str, kind: &str, via: &str) {
         let path = folder.text(name);
         let happened = truth.iter().filter(|line| line["path"] == path.as_str()).count();
         let count = events.iter().filter(|event| event.text("file.path") == path).count();
-        assert!(count <= happened && (count > 0 || happened == 0), "{path}: {count} of {happened}");
+        assert!(
+            count <= happened && (count > 0 || happened == 0),
+            "{act} {path} via {via}: {count} of {happened}"
+        );
     }
     for event in events {
         assert_eq!(event.text("file.source"), "fanotify", "{event}");

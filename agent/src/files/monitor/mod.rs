@@ -147,6 +147,8 @@ pub struct Monitor {
     pipes: HashMap<u64, FileActivity>,
     folds: HashMap<FoldKey, Option<Box<First>>>,
     next_window: Instant,
+    /// When the window in force began.
+    turned: Instant,
     acts: Vec<Act>,
     /// What notifications tell of writers, and when that was read: records may yet tell who they are.
     writings: VecDeque<(Instant, Act)>,
@@ -213,6 +215,7 @@ impl Monitor {
             pipes: HashMap::new(),
             folds: HashMap::new(),
             next_window: Instant::now(),
+            turned: Instant::now(),
             acts: Vec::new(),
             writings: VecDeque::new(),
             found: VecDeque::new(),
@@ -546,7 +549,8 @@ impl Monitor {
         self.tell_writings(drained);
         self.tell_found(drained);
         self.end_copies(now);
-        if now >= self.next_window && !self.options.fold.is_zero() {
+        // Whoever was first in the window before must have been here.
+        if now >= self.next_window && drained >= self.turned && !self.options.fold.is_zero() {
             self.turn_window(now);
         }
         if self.resolve_at.is_some_and(|at| at <= now) {

@@ -11,6 +11,7 @@ impl Monitor {
     /// Takes what was counted in the window before the one that ends now, and begins another.
     pub(super) fn turn_window(&mut self, now: Instant) {
         self.next_window = now + self.options.fold;
+        self.turned = Instant::now();
         let settings = self.controls.settings();
         if settings.window == 0 {
             return;
