@@ -237,7 +237,7 @@ fn a_setting_that_needs_a_restart_is_named_until_there_is_one() {
     assert_eq!(pending(&agent), json!(["kernel.ring_size"]));
     let words = "kernel.ring_size counts from the next start on";
     until("it is told", || agent.complaints().contains(words).then_some(()));
-    assert_eq!(status_of(agent.instance())["resources"]["ring_bytes"], 16 << 20);
+    assert_eq!(status_of(agent.instance())["resources"]["ring_bytes"], (16 + 8) << 20);
 
     // Something else changes; the ring is still not what the file says.
     reload(&agent, &format!("{other}history: 1MiB\n"));

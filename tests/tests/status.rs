@@ -79,7 +79,7 @@ fn its_json_is_as_its_schema_says() {
     assert_eq!(status["instance"], instance);
     assert_eq!(status["configuration"]["reloads"], Value::Null);
     assert!(status["resources"]["resident_bytes"].as_u64() > Some(1 << 20), "{status}");
-    assert_eq!(status["resources"]["ring_bytes"], 64 << 20);
+    assert_eq!(status["resources"]["ring_bytes"], (64 + 8) << 20);
     let capabilities = status["resources"]["capabilities"].as_array().unwrap();
     assert!(capabilities.iter().any(|name| name == "bpf"), "{capabilities:?}");
     assert!(!capabilities.iter().any(|name| name == "all" || name == "sys_admin"), "{capabilities:?}");
