@@ -192,6 +192,26 @@ structures! {
     KernfsNode,
     /// `struct pt_regs`
     Registers,
+    /// `struct sock`, which `struct sock_common` begins.
+    Sock,
+    /// `struct tcp_sock`
+    TcpSock,
+    /// `struct socket`
+    Socket,
+    /// `struct unix_sock`, which a [`Sock`] of that family is the beginning of.
+    UnixSock,
+    /// `struct unix_address`
+    UnixAddress,
+    /// `struct dst_entry`
+    Route,
+    /// `struct net_device`
+    NetDevice,
+    /// `struct sk_buff`
+    Packet,
+    /// `struct io_kiocb`
+    UringRequest,
+    /// `struct io_uring_cqe`
+    UringCompletion,
 }
 
 kernel_fields! {
@@ -295,6 +315,8 @@ kernel_fields! {
     FILE_DENTRY: File => To<Dentry> = ["file.f_path.dentry"], required;
     FILE_MNT: File => To<VfsMount> = ["file.f_path.mnt"], required;
     FILE_INODE: File => To<Inode> = ["file.f_inode"], required;
+    /// Of a socket's file; of other files it is something else.
+    FILE_SOCKET: File => To<Socket> = ["file.private_data"], required;
 
     INODE_MODE: Inode => u16 = ["inode.i_mode"], required;
     INODE_UID: Inode => u32 = ["inode.i_uid"], required;
@@ -349,6 +371,57 @@ kernel_fields! {
     REGISTERS_ARG5: Registers => u64 = ["pt_regs.r8"], required;
     REGISTERS_ARG6: Registers => u64 = ["pt_regs.r9"], required;
 
+    SOCKET_FILE: Socket => To<File> = ["socket.file"], required;
+    SOCKET_SOCK: Socket => To<Sock> = ["socket.sk"], required;
+    SOCK_FAMILY: Sock => u16 = ["sock.__sk_common.skc_family"], required;
+    SOCK_STATE: Sock => u8 = ["sock.__sk_common.skc_state"], required;
+    SOCK_BOUND_INTERFACE: Sock => u32 = ["sock.__sk_common.skc_bound_dev_if"], required;
+    SOCK_NET: Sock => To<AnyNs> = ["sock.__sk_common.skc_net.net"], required;
+    /// Addresses and the remote port in the order of the network, the local port in that of the machine.
+    SOCK_REMOTE: Sock => u32 = ["sock.__sk_common.skc_daddr"], required;
+    SOCK_LOCAL: Sock => u32 = ["sock.__sk_common.skc_rcv_saddr"], required;
+    SOCK_REMOTE_PORT: Sock => u16 = ["sock.__sk_common.skc_dport"], required;
+    SOCK_LOCAL_PORT: Sock => u16 = ["sock.__sk_common.skc_num"], required;
+    /// Absent without `CONFIG_IPV6`.
+    SOCK_REMOTE6: Sock => Embedded<Bytes> = ["sock.__sk_common.skc_v6_daddr"], optional;
+    SOCK_LOCAL6: Sock => Embedded<Bytes> = ["sock.__sk_common.skc_v6_rcv_saddr"], optional;
+    /// Zero until somebody asked for it.
+    SOCK_COOKIE: Sock => u64 = ["sock.__sk_common.skc_cookie"], required;
+    SOCK_ERROR: Sock => u32 = ["sock.sk_err"], required;
+    SOCK_PROTOCOL: Sock => u16 = ["sock.sk_protocol"], required;
+    SOCK_TYPE: Sock => u16 = ["sock.sk_type"], required;
+    SOCK_BACKLOG: Sock => u32 = ["sock.sk_max_ack_backlog"], required;
+    SOCK_ROUTE: Sock => To<Route> = ["sock.sk_dst_cache"], required;
+    /// Bit 1 is `SOCK_DONE`.
+    SOCK_FLAGS: Sock => u64 = ["sock.__sk_common.skc_flags"], required;
+    SOCK_SOCKET: Sock => To<Socket> = ["sock.sk_socket"], required;
+    /// Stays when the port is given back; in the order of the network.
+    INET_LOCAL_PORT: Sock => u16 = ["inet_sock.inet_sport"], required;
+    PACKET_DEVICE: Packet => To<NetDevice> = ["sk_buff.dev"], required;
+    ROUTE_DEVICE: Route => To<NetDevice> = ["dst_entry.dev", "dst_entry.dev_rcu"], required;
+    DEVICE_INDEX: NetDevice => u32 = ["net_device.ifindex"], required;
+    DEVICE_NAME: NetDevice => Embedded<Bytes> = ["net_device.name"], required;
+
+    TCP_BYTES_SENT: TcpSock => u64 = ["tcp_sock.bytes_sent"], required;
+    TCP_BYTES_RETRANSMITTED: TcpSock => u64 = ["tcp_sock.bytes_retrans"], required;
+    TCP_BYTES_RECEIVED: TcpSock => u64 = ["tcp_sock.bytes_received"], required;
+    TCP_SEGMENTS_SENT: TcpSock => u32 = ["tcp_sock.segs_out"], required;
+    TCP_SEGMENTS_RECEIVED: TcpSock => u32 = ["tcp_sock.segs_in"], required;
+    TCP_RETRANSMITS: TcpSock => u32 = ["tcp_sock.total_retrans"], required;
+    /// Eight times as many microseconds.
+    TCP_ROUND_TRIP: TcpSock => u32 = ["tcp_sock.srtt_us"], required;
+
+    UNIX_ADDRESS: UnixSock => To<UnixAddress> = ["unix_sock.addr"], optional;
+    UNIX_PEER: UnixSock => To<UnixSock> = ["unix_sock.peer"], optional;
+    UNIX_ADDRESS_LEN: UnixAddress => u32 = ["unix_address.len"], optional;
+    UNIX_ADDRESS_NAME: UnixAddress => Embedded<Bytes> = ["unix_address.name"], optional;
+
+    URING_OPCODE: UringRequest => u8 = ["io_kiocb.opcode"], optional;
+    URING_FILE: UringRequest => To<File> = ["io_kiocb.file"], optional;
+    URING_RESULT: UringCompletion => u32 = ["io_uring_cqe.res"], optional;
+    /// Eight (context, ring, request, data, result, flags and two more) since 5.19; four (context, ring, request,
+    /// completion) since 6.16, and of another meaning before 5.13.
+    URING_COMPLETE_ARGS: () => Number = ["args(btf_trace_io_uring_complete)"], optional;
     /// Three (context, task, `group_dead`) where the kernel itself says which exit is the last.
     EXIT_ARGS: () => Number = ["args(btf_trace_sched_process_exit)"], required;
 }

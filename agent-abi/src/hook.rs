@@ -50,15 +50,41 @@ hooks! {
     FileClose = "file_close";
     /// A call that changes files returned; what failed or cannot concern what is watched is filtered.
     FileCall = "file_call";
+    /// A socket of a protocol that has connections changed its state (`sock:inet_sock_set_state`); changes that
+    /// tell nothing new are filtered.
+    SocketState = "socket_state";
+    /// A call that makes, binds, connects or accepts sockets returned; what other hooks tell of is filtered.
+    SocketCall = "socket_call";
+    /// A request of `io_uring` was completed; all but connections made and accepted are filtered.
+    SocketUring = "socket_uring";
+    /// A socket is about to be connected (`cgroup/connect`).
+    SocketAttempt = "socket_attempt";
+    /// A socket was bound (`cgroup/post_bind`).
+    SocketBind = "socket_bind";
+    /// A packet of a socket without connections was sent or received (`cgroup_skb`), and is the first of a flow. Those
+    /// of flows that are known are counted with these, and those of sockets with connections not at all.
+    Datagram = "datagram";
+    /// A socket was closed for good (`cgroup/sock_release`); those with connections are filtered.
+    SocketRelease = "socket_release";
 }
 
 impl Hook {
-    /// Whether its records go the way of those that nobody's login or exec must wait for: a flood of files fills
+    /// Whether its records go the way of those that nobody's login or exec must wait for: a flood of files or
+    /// packets fills
     /// that ring alone.
     #[must_use]
     #[inline(always)]
     pub const fn is_bulk(self) -> bool {
-        matches!(self, Self::FileOpen | Self::FileClose | Self::FileCall)
+        !matches!(
+            self,
+            Self::Exec
+                | Self::Fork
+                | Self::Exit
+                | Self::ExecFailed
+                | Self::Credentials
+                | Self::NewCgroup
+                | Self::Snapshot
+        )
     }
 }
 

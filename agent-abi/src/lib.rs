@@ -4,6 +4,7 @@
 //!   programs their typed accessors and the agent the list that it resolves against the running
 //!   kernel's BTF.
 //! * [`files`]: what is watched, and which system calls change files.
+//! * [`network`]: flows of datagrams, and which sockets are told of.
 //! * [`record`]: the layout of what the kernel programs send.
 //! * [`reader`]: how the reader of a ring tells whether it wants to be woken.
 //! * [`settings`]: what the agent can change while the programs run.
@@ -17,6 +18,7 @@
 pub mod fields;
 pub mod files;
 pub mod hook;
+pub mod network;
 pub mod record;
 pub mod settings;
 

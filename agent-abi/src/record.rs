@@ -6,7 +6,7 @@
 //! bytes of the right length are a valid value of each body.
 
 /// Raised whenever a layout below changes; a record of another version is refused by name.
-pub const ABI_VERSION: u16 = 3;
+pub const ABI_VERSION: u16 = 4;
 
 /// Longest path that is followed, in bytes. Longer ones keep their end and are flagged.
 pub const PATH_MAX: usize = 4095;
@@ -39,6 +39,10 @@ pub enum Kind {
     FileOpen = 8,
     /// [`FileCall`]
     FileCall = 9,
+    /// [`SocketCall`]
+    SocketCall = 10,
+    /// [`SocketState`]
+    SocketState = 11,
 }
 
 impl Kind {
@@ -55,6 +59,8 @@ impl Kind {
             7 => Self::NewCgroup,
             8 => Self::FileOpen,
             9 => Self::FileCall,
+            10 => Self::SocketCall,
+            11 => Self::SocketState,
             _ => return None,
         })
     }
@@ -423,6 +429,97 @@ layouts! {
         reserved2: u64,
     }
 
+    /// A socket and its two ends.
+    SocketInfo, 88 {
+        /// Which socket: the address of its `struct sock`, which another may have when it is gone; of a socket that
+        /// sends datagrams its cookie, which no other has.
+        socket: u64,
+        /// Address here: of IPv4 in the first four bytes, else as in the packet; the context ID of vsock.
+        local: [u8; 16],
+        /// Address there, likewise.
+        remote: [u8; 16],
+        /// Port here; zero where the protocol has none.
+        local_port: u16,
+        /// Port there.
+        remote_port: u16,
+        /// `AF_*`
+        family: u16,
+        /// `IPPROTO_*`, or what the family has instead: the Ethernet type of a packet socket, `NETLINK_*`.
+        protocol: u16,
+        /// `SOCK_*`
+        kind: u16,
+        /// Zero.
+        reserved: u16,
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Index of the interface that it is bound to or that its packets take; zero: not known.
+        interface: u32,
+        /// Index of the interface that a link-local address is of; zero: none.
+        scope: u32,
+        /// Name of `interface`, padded with zeros.
+        interface_name: [u8; 16],
+        /// Zero.
+        reserved2: u64,
+    }
+
+    /// [`Kind::SocketCall`]: a process did something with a socket, while it ran.
+    SocketCall, 384 {
+        /// Begins every record.
+        header: Header,
+        /// The process.
+        info: TaskInfo,
+        /// The socket.
+        socket: SocketInfo,
+        /// [`socket_act`]
+        act: u32,
+        /// Positive error number; zero where it succeeded.
+        errno: u32,
+        /// System call, as the machine counts; [`socket_call`] where there is none.
+        call: u32,
+        /// [`socket_flags`]
+        flags: u32,
+        /// Of a listener the longest queue of connections that nobody accepted yet; of a datagram its length.
+        value: u64,
+        /// Name of a unix socket: a path, or a zero byte and an abstract name.
+        path: Span,
+        /// Zero.
+        reserved: u64,
+    }
+
+    /// [`Kind::SocketState`]: a socket changed by itself, or because of a process that is named and no more.
+    SocketState, 184 {
+        /// Begins every record.
+        header: Header,
+        /// The socket.
+        socket: SocketInfo,
+        /// Who ran: who did it, if [`socket_flags::ACTED`] says so, else nobody in particular.
+        task: TaskRef,
+        /// Bytes of content sent, those sent again not counted.
+        bytes_sent: u64,
+        /// Bytes of content received.
+        bytes_received: u64,
+        /// Packets sent.
+        packets_sent: u32,
+        /// Packets received.
+        packets_received: u32,
+        /// Packets sent again.
+        retransmits: u32,
+        /// Smoothed time of a round trip, microseconds.
+        rtt_us: u32,
+        /// [`socket_change`]
+        change: u32,
+        /// Positive error number; zero: none.
+        errno: u32,
+        /// Before, of [`socket_change::STATE`]: `TCP_*`.
+        old: u8,
+        /// After.
+        new: u8,
+        /// Zero.
+        reserved: u16,
+        /// [`socket_flags`]
+        flags: u32,
+    }
+
     /// [`Kind::NewCgroup`]: a cgroup was made.
     NewCgroup, 48 {
         /// Begins every record.
@@ -483,6 +580,58 @@ pub mod open_facts {
     pub const CLOSED: u32 = 16;
     /// All opens are wanted, this one perhaps for no other reason.
     pub const ALL: u32 = 32;
+}
+
+/// What a [`SocketCall`] tells of.
+pub mod socket_act {
+    /// A connection is about to be made: what comes of it is a [`SocketState`](super::SocketState).
+    pub const CONNECT: u32 = 1;
+    /// It waits for connections.
+    pub const LISTEN: u32 = 2;
+    /// A connection was taken from a listener.
+    pub const ACCEPT: u32 = 3;
+    /// It has a local address now, or was refused one.
+    pub const BIND: u32 = 4;
+    /// It was made.
+    pub const SOCKET: u32 = 5;
+    /// `connect` came back with an error: one that a change of state tells of too, or not.
+    pub const CONNECT_FAILED: u32 = 6;
+    /// A datagram went to an address that this socket of this process sent nothing to before.
+    pub const DATAGRAM: u32 = 7;
+    /// It is connected to a unix socket.
+    pub const UNIX_CONNECT: u32 = 8;
+}
+
+/// How a [`SocketCall`] came about where that is no system call that is seen.
+pub mod socket_call {
+    /// Not known.
+    pub const UNKNOWN: u32 = u32::MAX;
+    /// `io_uring`
+    pub const IO_URING: u32 = u32::MAX - 1;
+}
+
+/// What a [`SocketState`] tells of.
+pub mod socket_change {
+    /// It went from one state to another.
+    pub const STATE: u32 = 1;
+    /// A datagram came from an address that this socket received nothing from before.
+    pub const DATAGRAM: u32 = 2;
+    /// Nobody has it open any more: of sockets that send datagrams.
+    pub const RELEASED: u32 = 3;
+    /// A process is about to connect it, to the remote address that the kernel was given.
+    pub const ATTEMPT: u32 = 4;
+    /// It was there before the agent; `new` is its state, `task` has it open.
+    pub const SNAPSHOT: u32 = 5;
+}
+
+/// Flags of a [`SocketCall`] or [`SocketState`].
+pub mod socket_flags {
+    /// It was done by the process that ran.
+    pub const ACTED: u32 = 1;
+    /// The remote address is what the process gave, read from its memory.
+    pub const USER_MEMORY: u32 = 2;
+    /// The other side said that it sends no more.
+    pub const REMOTE_ENDED: u32 = 4;
 }
 
 /// What an [`Operand`] is.

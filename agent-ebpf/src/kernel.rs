@@ -3,7 +3,7 @@
 use core::{arch::asm, marker::PhantomData, mem::MaybeUninit};
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use nightjar_abi::fields::{Embedded, Field, MISSING, To};
+use nightjar_abi::fields::{Bytes, Embedded, Field, MISSING, To};
 
 use crate::globals;
 
@@ -116,6 +116,22 @@ impl<S, A: Access> Ptr<S, A> {
             Some(offset) => unsafe { A::load(self.address.add(offset).cast()) },
             None => 0,
         }
+    }
+
+    /// Eight bytes of an embedded array, from its byte `at` on; zero where the kernel does not have it.
+    #[inline(always)]
+    pub fn word(self, field: Field<S, Embedded<Bytes>>, at: usize) -> u64 {
+        match offset(field) {
+            // SAFETY: the caller knows the array to be as long.
+            Some(offset) => unsafe { A::load(self.address.add(offset + at).cast()) },
+            None => 0,
+        }
+    }
+
+    /// The same place as another structure: one that this is the beginning of.
+    #[inline(always)]
+    pub fn cast<U>(self) -> Ptr<U, A> {
+        Ptr { address: self.address, types: PhantomData }
     }
 
     /// What an element of an embedded array of pointers leads to.

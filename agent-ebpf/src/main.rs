@@ -23,6 +23,7 @@
 
 mod cgroup;
 mod credentials;
+mod datagram;
 mod exec_failed;
 mod file_call;
 mod file_open;
@@ -34,6 +35,10 @@ mod process;
 mod send;
 mod settings;
 mod snapshot;
+mod socket;
+mod socket_call;
+mod socket_hooks;
+mod socket_state;
 mod syscall;
 mod tail;
 mod task;

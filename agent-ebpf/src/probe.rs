@@ -4,8 +4,8 @@
 
 use aya_ebpf::{
     cty::c_void,
-    macros::{btf_tracepoint, tracepoint},
-    programs::{BtfTracePointContext, TracePointContext},
+    macros::{btf_tracepoint, cgroup_sock, tracepoint},
+    programs::{BtfTracePointContext, SockContext, TracePointContext},
 };
 
 /// For hooks on tracepoints with typed arguments.
@@ -25,4 +25,10 @@ pub fn probe_syscall(_: TracePointContext) -> i32 {
 #[unsafe(link_section = "iter/task")]
 pub extern "C" fn probe_iter(_: *mut c_void) -> i32 {
     0
+}
+
+/// For programs on cgroups.
+#[cgroup_sock(sock_release)]
+pub fn probe_cgroup(_: SockContext) -> i32 {
+    1
 }

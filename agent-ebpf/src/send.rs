@@ -23,7 +23,7 @@ use crate::{
 #[map]
 static CRITICAL: RingBuf = RingBuf::with_byte_size(4096, 0);
 
-/// The lane of events that come in floods: those of files. The agent sets the size.
+/// The lane of events that come in floods: those of files and sockets. The agent sets the size.
 #[map]
 static BULK: RingBuf = RingBuf::with_byte_size(4096, 0);
 
@@ -189,7 +189,7 @@ impl Count {
     /// Room for a record of fixed size in the ring; counts the drop if there is none.
     #[inline(always)]
     pub fn reserve<T: 'static>(self) -> Option<RingBufEntry<T>> {
-        let entry = CRITICAL.reserve::<T>(0);
+        let entry = if self.1.is_bulk() { BULK.reserve::<T>(0) } else { CRITICAL.reserve::<T>(0) };
         if entry.is_none() {
             self.dropped(DropReason::RingFull);
         }

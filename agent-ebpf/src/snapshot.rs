@@ -7,15 +7,15 @@ use aya_ebpf::{
 use nightjar_abi::{
     fields::*,
     hook::{DropReason, Hook},
-    record::{FileInfo, Kind, Snapshot, Span, task_flags},
+    record::{FileInfo, Kind, Snapshot, SocketState, Span, socket_change, task_flags},
 };
 
 use crate::{
     cgroup, credentials,
-    kernel::{Ptr, Typed, bound},
+    kernel::{Probed, Ptr, Typed, bound},
     path::{self, Path},
     send::{Claim, Count, Scratch, header},
-    task,
+    socket, task,
 };
 
 /// Hook number of a record that no hook made.
@@ -55,6 +55,65 @@ fn lost(reason: DropReason) {
     if let Some(count) = Count::seen(Hook::Snapshot) {
         count.dropped(reason);
     }
+}
+
+/// Called for each open file of each task in turn.
+///
+/// Context: `struct bpf_iter__task_file { meta; task; u32 fd; file; }`, each in eight bytes.
+/// <https://github.com/torvalds/linux/blob/v6.12/kernel/bpf/task_iter.c#L385-L390>
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub extern "C" fn snapshot_sockets(ctx: *mut c_void) -> i32 {
+    // SAFETY: the context has these members.
+    let (meta, task, file) = unsafe {
+        (*ctx.cast::<*const *mut c_void>(), *ctx.cast::<*const u8>().add(1), *ctx.cast::<*const u8>().add(3))
+    };
+    let (Some(task), Some(file)) = (Ptr::<Task, Typed>::new(task), Ptr::<File, Typed>::new(file)) else {
+        return 0;
+    };
+    let Some(claim) = Claim::take() else {
+        lost(DropReason::Nested);
+        return 0;
+    };
+    if let Some(len) = open_socket(claim.get(), task, file) {
+        // SAFETY: as for tasks.
+        unsafe {
+            bpf_seq_write((*meta).cast(), (&raw mut (*claim.get()).record).cast(), len);
+        }
+    }
+    claim.release();
+    0
+}
+
+/// Describes the socket that a file is, if it is one of the internet.
+#[inline(always)]
+fn open_socket(scratch: *mut Scratch, task: Ptr<Task, Typed>, file: Ptr<File, Typed>) -> Option<u32> {
+    const S_IFMT: u16 = 0o170_000;
+    const S_IFSOCK: u16 = 0o140_000;
+    if file.follow(FILE_INODE)?.get(INODE_MODE) & S_IFMT != S_IFSOCK {
+        return None;
+    }
+    let socket = Ptr::<Socket, Probed>::new(file.address_in(FILE_SOCKET) as *const u8)?;
+    let sock = socket.follow(SOCKET_SOCK)?;
+    let family = sock.get(SOCK_FAMILY);
+    if family != socket::AF_INET && family != socket::AF_INET6 {
+        return None;
+    }
+    let kind = sock.get(SOCK_TYPE);
+    let has_connections = kind == socket::SOCK_STREAM || kind == socket::SOCK_SEQPACKET;
+    // SAFETY: the record begins with room for a `SocketState`, at a multiple of eight.
+    let record: *mut SocketState = unsafe { (&raw mut (*scratch).record).cast() };
+    // SAFETY: `record` is our own memory.
+    unsafe {
+        socket::clear_state(record);
+        let name = if has_connections { sock.address() } else { sock.get(SOCK_COOKIE) };
+        socket::write(&raw mut (*record).socket, sock, name);
+        (*record).task = task::task_ref(task)?;
+        (*record).new = sock.get(SOCK_STATE);
+        (*record).change = socket_change::SNAPSHOT;
+        (*record).header = header(Kind::SocketState, NO_HOOK, size_of::<SocketState>() as u64);
+    }
+    Some(size_of::<SocketState>() as u32)
 }
 
 #[inline(always)]

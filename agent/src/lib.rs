@@ -11,6 +11,7 @@ pub mod enrich;
 pub mod export;
 pub mod files;
 pub mod kernel;
+pub mod network;
 pub mod pipeline;
 pub mod process;
 pub mod server;

@@ -161,16 +161,16 @@ fn a_body_is_only_valid_with_its_own_kinds() {
 }
 
 #[test]
-fn who_did_it_can_be_unknown_with_files_alone() {
+fn who_did_it_can_be_unknown_where_others_than_the_actor_tell_of_it() {
     for kind in KINDS {
         let mut event = golden(&format!("typical/{}", kind.name));
         for who in ["process", "parent"] {
             event.as_object_mut().unwrap().remove(who);
         }
         let can_be = match kind.name {
-            "file.copy" | "file.mount" => false,
+            "file.copy" | "file.mount" | "network.bind" | "network.socket" => false,
             "telemetry.loss" => true,
-            name => name.starts_with("file."),
+            name => name.starts_with("file.") || name.starts_with("network."),
         };
         assert_eq!(EVENT.is_valid(&event), can_be, "{}", kind.name);
     }
@@ -325,6 +325,11 @@ fn any_value(field: &FieldDescriptor, random: &mut impl Rng) -> Field {
                     "user_memory",
                     "regular",
                     "mount",
+                    "stream",
+                    "outbound",
+                    "established",
+                    "closed",
+                    "acted",
                 ];
                 let pattern = jsonschema_pattern(pattern.as_str().unwrap());
                 (*examples.iter().find(|example| pattern.is_valid(&json!(example))).unwrap()).to_owned()
@@ -414,6 +419,13 @@ fn the_list_of_kinds_is_that_of_the_bodies_and_only_forks_have_to_be_asked_for()
         ("file.mkdir", true),
         ("file.rmdir", true),
         ("file.mount", true),
+        ("network.connect", true),
+        ("network.accept", true),
+        ("network.listen", true),
+        ("network.bind", true),
+        ("network.socket", true),
+        ("network.close", true),
+        ("network.flow", true),
     ];
     assert_eq!(names, expected);
     for kind in KINDS {

@@ -80,12 +80,17 @@ fn kinds() -> BTreeSet<&'static str> {
     kinds.filter(|name| !name.starts_with("telemetry.")).collect()
 }
 
-/// Kinds of events of what can be done here: mounts take a namespace, which not every host gives.
+/// What not every host lets a process do: these take rights, or namespaces.
+const PRIVILEGED: [&str; 2] = ["file.mount", "network.socket"];
+
+/// Kinds of events of what can be done here.
 fn provable(report: &Value) -> BTreeSet<&'static str> {
     let mut kinds = kinds();
-    if let Some(reason) = named(report, "events", "kind", "file.mount").get("undone") {
-        skip(&format!("a mount: {reason}"));
-        kinds.remove("file.mount");
+    for kind in PRIVILEGED {
+        if let Some(reason) = named(report, "events", "kind", kind).get("undone") {
+            skip(&format!("the proof of {kind}: {reason}"));
+            kinds.remove(kind);
+        }
     }
     kinds
 }

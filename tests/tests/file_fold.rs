@@ -271,7 +271,7 @@ fn opens_of_all_files_are_told_where_that_is_asked_for() {
     skip_without_kernel!();
     let root = folder_for_all();
     let configuration = format!(
-        "kernel: {{file_ring_size: 64MiB}}\n\
+        "kernel: {{bulk_ring_size: 64MiB}}\n\
          files: {{defaults: false, all: true, fold: 500ms, watch: [{{name: some, paths: [{}/watched]}}]}}",
         root.path().display()
     );

@@ -14,7 +14,7 @@ use nightjar_tests::{
 
 /// With room for a storm that comes faster than an agent that was not built for speed can read.
 const CONFIGURATION: &str = "
-kernel: {file_ring_size: 64MiB}
+kernel: {bulk_ring_size: 64MiB}
 files:
   defaults: false
   fold: 0s

@@ -58,7 +58,8 @@ pub(super) struct Arguments {
 const AFTER_HELP: &str = "\
 It loads the sensors for a moment, starts a process of its own and looks whether each kind of event
 comes of it. That needs root, as watching does. Nothing on the host is changed, but for a folder in
-/run or /tmp that is there as long as it looks.
+/run or /tmp that is there as long as it looks. Nothing goes out: that process talks to itself, over
+the loopback interface.
 
 Exit codes: 0 all is well, 1 the doctor could not do its work, 2 wrong arguments, 3 limited: this host
 can be watched, and something is lost or costs more than it needs to, 4 failed: it cannot be watched.";

@@ -317,6 +317,7 @@ impl Agent {
             asked,
             settings: settings::of_programs(config),
             files,
+            network: settings::network(config),
             file,
             history: settings::history(config),
             sensors,

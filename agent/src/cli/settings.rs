@@ -11,13 +11,14 @@ use crate::{
     config::{self, Compress, Config, Flag, Level, Loaded, Location, OneOrMany, Rule, Size},
     export::file::{Compression, Rotation},
     files::{self, policy::Policies},
-    kernel,
+    kernel, network,
     pipeline::{
         Asked, Kinds,
         filter::{Action, Filter, Match, container_glob},
         redact::{self, Redactor},
     },
     process::Bounds,
+    watch::NetworkOptions,
 };
 
 /// Standard output, where a file is asked for.
@@ -98,6 +99,22 @@ pub(super) fn files(config: &Config) -> Result<Option<files::Options>> {
     }))
 }
 
+/// What is asked of network events; none where no kind of them is recorded.
+pub(super) fn network(config: &Config) -> Option<NetworkOptions> {
+    let is_network =
+        |kind: &nightjar_proto::Kind| kind.name.starts_with("network.") && config.records(kind.name);
+    let most = config.network.connections as usize;
+    nightjar_proto::KINDS.iter().any(is_network).then(|| NetworkOptions {
+        sockets: network::Options {
+            window: config.network.fold.duration(),
+            idle: config.network.idle.duration(),
+            connections: most,
+            flows: most,
+        },
+        unix: config.network.unix.clone(),
+    })
+}
+
 fn rule(rule: &Rule) -> Result<(Action, Match)> {
     let texts = |some: &Option<OneOrMany>| some.iter().flat_map(OneOrMany::texts).collect::<Vec<_>>();
     let globs = |some| texts(some).iter().map(|text| WildMatch::new(text)).collect();
@@ -135,7 +152,7 @@ pub(super) fn kernel_options(config: &Config) -> kernel::Options {
     let ring = |size: Size| u32::try_from(size.bytes()).unwrap_or(1 << 30);
     kernel::Options {
         ring_bytes: ring(config.kernel.ring_size),
-        bulk_bytes: ring(config.kernel.file_ring_size),
+        bulk_bytes: ring(config.kernel.bulk_ring_size),
         log_level: config.kernel.log as u8,
         settings: of_programs(config),
     }

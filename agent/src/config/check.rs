@@ -426,7 +426,7 @@ mod tests {
         ("filters: [{allow: {}}]", r#"filters[0].allow: unknown name "allow"; write one of drop, keep"#),
         (
             "<<: {}",
-            r#"<<: unknown setting "<<"; write one of environment, files, filters, history, instance, json, kernel, kinds, log, metrics, privileges, redact, socket, tables"#,
+            r#"<<: unknown setting "<<"; write one of environment, files, filters, history, instance, json, kernel, kinds, log, metrics, network, privileges, redact, socket, tables"#,
         ),
         (
             "redact: {patterns: [{regex: a}]}",
@@ -435,7 +435,7 @@ mod tests {
         // kinds of values
         (
             "[a]",
-            ": found a list; write its settings indented below it: environment, files, filters, history, instance, json, kernel, kinds, log, metrics, privileges, redact, socket, tables",
+            ": found a list; write its settings indented below it: environment, files, filters, history, instance, json, kernel, kinds, log, metrics, network, privileges, redact, socket, tables",
         ),
         ("kinds: process.exec", r#"kinds: found "process.exec"; write a list: [process.exec]"#),
         (
@@ -595,8 +595,8 @@ mod tests {
         ("files: {fold: 2m}", "files.fold: 2m is too large; write at most 1m, or 0"),
         ("files: {directories: 1}", "files.directories: 1 is too small; write at least 16"),
         (
-            "kernel: {file_ring_size: 12MiB}",
-            "kernel.file_ring_size: 12MiB is not a power of two; write 8MiB or 16MiB",
+            "kernel: {bulk_ring_size: 12MiB}",
+            "kernel.bulk_ring_size: 12MiB is not a power of two; write 8MiB or 16MiB",
         ),
     ];
 

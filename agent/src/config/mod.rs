@@ -19,8 +19,8 @@ mod yaml;
 pub use error::{Errors, Problem};
 pub use load::{DEFAULT_FILE, Flag, Loaded, Location, Origin, load};
 pub use model::{
-    Compress, Config, Files, Json, Kernel, Level, Match, Metrics, OneOrMany, Pattern, Privileges, Redact,
-    Rule, Socket, Tables, TextOrNumber, Watch,
+    Compress, Config, Files, Json, Kernel, Level, Match, Metrics, Network, OneOrMany, Pattern, Privileges,
+    Redact, Rule, Socket, Tables, TextOrNumber, Watch,
 };
 pub use policies::markdown as policies_markdown;
 pub use render::{example, markdown, needs_restart, show};

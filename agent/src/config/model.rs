@@ -52,6 +52,10 @@ pub struct Config {
     /// and which kinds of these, is up to `kinds`.
     pub files: Files,
 
+    /// How much is recorded of sockets. Whether events of them are recorded at all, and which kinds of these, is up
+    /// to `kinds`.
+    pub network: Network,
+
     /// Events as lines of JSON, in a file that is rotated or on standard output.
     pub json: Json,
 
@@ -258,6 +262,28 @@ pub struct Watch {
     pub containers: bool,
 }
 
+/// How much is recorded of sockets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// Connections of the same process with the same address and port that begin and end within this time after
+    /// the first of them become one event with their count, and so do flows of datagrams. `0`: each is an event.
+    #[schemars(extend("x-range" = {"most": "1m", "zero": true}))]
+    pub fold: Period,
+    /// A flow of datagrams that nothing went by for so long has ended.
+    #[schemars(extend("x-range" = {"least": "1s", "most": "1h"}))]
+    pub idle: Period,
+    /// Unix sockets of which connections are recorded: paths as they were bound, or `@` and an abstract name.
+    /// What is below `/run` is found below `/var/run` too, and the other way round. Without a list those of
+    /// container runtimes, whoever may speak to which rules the host.
+    #[schemars(schema_with = "shape::unix_sockets")]
+    pub unix: Vec<String>,
+    /// Connections, and flows of datagrams, that are known at a time. It bounds the memory for that; of what is
+    /// beyond it less is told.
+    #[schemars(range(min = 1024, max = 1_000_000))]
+    pub connections: u32,
+}
+
 /// Events as lines of JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -326,11 +352,11 @@ pub struct Kernel {
     #[schemars(extend("x-range" = {"least": "1MiB", "most": "1GiB", "power_of_two": true}))]
     #[schemars(extend("x-restart" = true))]
     pub ring_size: Size,
-    /// Ring buffer for events of files, which are so many at times that others should not have to wait behind
+    /// Ring buffer for events of files and sockets, which are so many at times that others should not have to wait behind
     /// them. It takes this much memory.
     #[schemars(extend("x-range" = {"least": "1MiB", "most": "1GiB", "power_of_two": true}))]
     #[schemars(extend("x-restart" = true))]
-    pub file_ring_size: Size,
+    pub bulk_ring_size: Size,
     /// What the kernel programs say of themselves in the agent's log: this and what is graver. It slows them
     /// down; for finding faults.
     #[schemars(extend("x-restart" = true))]
@@ -395,6 +421,7 @@ impl Default for Config {
             environment: texts(&["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "GLIBC_TUNABLES"]),
             redact: Redact::default(),
             files: Files::default(),
+            network: Network::default(),
             json: Json::default(),
             socket: Socket::default(),
             history: Size::from_mib(2),
@@ -525,6 +552,28 @@ impl Default for Redact {
     }
 }
 
+impl Default for Network {
+    fn default() -> Self {
+        const RUNTIMES: [&str; 9] = [
+            "/run/docker.sock",
+            "/run/containerd/containerd.sock",
+            "/run/crio/crio.sock",
+            "/run/podman/podman.sock",
+            "/run/cri-dockerd.sock",
+            "/run/buildkit/buildkitd.sock",
+            "/run/k3s/containerd/containerd.sock",
+            "/run/lxd.socket",
+            "/var/snap/lxd/common/lxd/unix.socket",
+        ];
+        Self {
+            fold: Period::from_secs(5),
+            idle: Period::from_secs(30),
+            unix: RUNTIMES.map(ToOwned::to_owned).to_vec(),
+            connections: 65536,
+        }
+    }
+}
+
 impl Default for Files {
     fn default() -> Self {
         Self {
@@ -558,7 +607,7 @@ impl Default for Socket {
 
 impl Default for Kernel {
     fn default() -> Self {
-        Self { ring_size: Size::from_mib(4), file_ring_size: Size::from_mib(8), log: Level::Off }
+        Self { ring_size: Size::from_mib(4), bulk_ring_size: Size::from_mib(8), log: Level::Off }
     }
 }
 

@@ -431,7 +431,7 @@ mod tests {
         for part in [
             "/etc/nightjar/nightjar.yaml:1:1: unknown setting \"kind\"; did you mean \"kinds\"?\n    kind: [process.exec]\n",
             "/etc/nightjar/nightjar.yaml:6:14: kernel.ring_size: 3MiB is not a power of two; write 2MiB or 4MiB\n",
-            "  ring_size: 8MiB                                # /etc/nightjar/nightjar.yaml:2\n  file_ring_size: 8MiB ",
+            "  ring_size: 8MiB                                # /etc/nightjar/nightjar.yaml:2\n  bulk_ring_size: 8MiB ",
             "A size from 1MiB to 1GiB, a power of two; default: `4MiB`. Counts from the next start on.\n",
             "Kinds: `process.exec`, `process.exit`, `process.fork`.",
             "- `exe`: Path of the program",

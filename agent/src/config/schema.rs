@@ -225,7 +225,7 @@ mod tests {
                 "socket.path",
                 "socket.group",
                 "kernel.ring_size",
-                "kernel.file_ring_size",
+                "kernel.bulk_ring_size",
                 "kernel.log",
                 "tables.processes",
                 "tables.process_memory",

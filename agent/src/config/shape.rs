@@ -149,6 +149,13 @@ pub(super) const TEXTS: &[Text] = &[
         fault: |glob, _| ignore_fault(glob),
     },
     Text {
+        check: "unix-socket",
+        is: "the absolute path of a unix socket, or \"@\" and an abstract name",
+        example: "/run/docker.sock",
+        pattern: Some("^(/.*[^/]|@.+)$"),
+        fault: unix_socket_fault,
+    },
+    Text {
         check: "json-file",
         is: "an absolute path or \"-\"",
         example: "/var/log/nightjar/events.json",
@@ -239,6 +246,10 @@ shapes! {
         let operation = json!({"type": "string", "title": "an operation", "oneOf": words});
         let most = OPERATIONS.len();
         list(&operation, &json!({"minItems": 1, "maxItems": most, "uniqueItems": true, "examples": [["read", "change"]]}))
+    };
+    unix_sockets = |_| {
+        let most = nightjar_abi::network::UNIX_SOCKETS / 2;
+        list(&text("unix-socket"), &json!({"maxItems": most, "uniqueItems": true, "examples": [["/run/docker.sock"]]}))
     };
     match_kind = |_| one_or_many(text("kind"));
     match_exe = |_| one_or_many(text("exe"));
@@ -439,6 +450,18 @@ fn socket_path_fault(path: &str, _: &Host) -> Option<String> {
         ));
     }
     path_fault(path)
+}
+
+fn unix_socket_fault(name: &str, host: &Host) -> Option<String> {
+    match name.strip_prefix('@') {
+        Some("") => Some("a name is missing behind \"@\"".to_owned()),
+        Some(name) if name.len() > LONGEST_SOCKET_PATH => Some(format!(
+            "{} bytes are too long for a socket; write a name of at most {LONGEST_SOCKET_PATH}",
+            name.len()
+        )),
+        Some(_) => None,
+        None => socket_path_fault(name, host),
+    }
 }
 
 fn group_fault(group: &str, host: &Host) -> Option<String> {

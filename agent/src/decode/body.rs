@@ -3,7 +3,7 @@
 
 use super::{
     Anchor, Credentials, Creds, Exec, ExecFailed, Exit, FileCall, FileInfo, FileOpen, Fork, Header,
-    Namespaces, NewCgroup, Operand, Snapshot, Span, TaskInfo, TaskRef,
+    Namespaces, NewCgroup, Operand, Snapshot, SocketCall, SocketInfo, SocketState, Span, TaskInfo, TaskRef,
 };
 
 /// A layout that any bytes are a valid value of.
@@ -22,6 +22,7 @@ macro_rules! bodies {
 
 bodies!(Header, Span, TaskRef, Creds, Namespaces, TaskInfo, FileInfo, Anchor, Operand);
 bodies!(Exec, ExecFailed, Fork, Exit, Credentials, Snapshot, NewCgroup, FileOpen, FileCall);
+bodies!(SocketInfo, SocketCall, SocketState);
 
 /// The first bytes as a `T`, if there are as many.
 pub(super) fn read<T: Body>(bytes: &[u8]) -> Option<T> {

@@ -7,7 +7,8 @@ mod body;
 
 use nightjar_abi::record::{
     ABI_VERSION, Anchor, Credentials, Creds, Exec, ExecFailed, Exit, FileCall, FileInfo, FileOpen, Fork,
-    Header, Kind, Namespaces, NewCgroup, Operand, Snapshot, Span, TaskInfo, TaskRef, span_flags,
+    Header, Kind, Namespaces, NewCgroup, Operand, Snapshot, SocketCall, SocketInfo, SocketState, Span,
+    TaskInfo, TaskRef, span_flags,
 };
 
 /// A record, its texts borrowed from the ring buffer.
@@ -31,6 +32,19 @@ pub enum Record<'a> {
     FileOpen(FileOpenRecord<'a>),
     /// [`FileCall`]
     FileCall(FileCallRecord<'a>),
+    /// [`SocketCall`]
+    SocketCall(SocketCallRecord<'a>),
+    /// [`SocketState`]
+    SocketState(SocketState),
+}
+
+/// What a process did with a socket, with its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketCallRecord<'a> {
+    /// The fixed part.
+    pub body: SocketCall,
+    /// Name of a unix socket.
+    pub path: Text<'a>,
 }
 
 /// A file that was opened, with its texts.
@@ -231,6 +245,12 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
                 text: tail.text("text", body.text)?,
             })
         }
+        Kind::SocketCall => {
+            let body: SocketCall = fixed(bytes)?;
+            let tail = Tail { bytes, start: size_of::<SocketCall>() };
+            Record::SocketCall(SocketCallRecord { body, path: tail.text("path", body.path)? })
+        }
+        Kind::SocketState => Record::SocketState(fixed(bytes)?),
         Kind::Snapshot => {
             let body: Snapshot = fixed(bytes)?;
             let tail = Tail { bytes, start: size_of::<Snapshot>() };

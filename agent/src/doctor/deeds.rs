@@ -2,20 +2,23 @@
 //!
 //! The process is this program once more. It has a name that nobody else has, which its arguments, the path of its
 //! failed exec and the folder of its files carry: so its events are told from those of a process that merely gets
-//! the same process ID.
+//! the same process ID. It talks to nobody but itself.
 
 use std::{
     fmt,
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Write as _},
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
-use nightjar_proto::v1::{CredentialSet, Event, FileActivity, event::Body};
+use nightjar_proto::v1::{CredentialSet, Event, FileActivity, NetworkActivity, NetworkEndpoint, event::Body};
 use rustix::{
     mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+    net::{AddressFamily, SocketFlags, SocketType, socket_with},
     thread::UnshareFlags,
 };
 
@@ -36,6 +39,14 @@ const RENAMED: &str = "renamed";
 const DIRECTORY: &str = "directory";
 const MOUNT: &str = "mount";
 
+/// Both ends of its connections.
+const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
+/// How long a connection to itself may take: where a firewall swallows it, other deeds are to come after it all the
+/// same.
+const LONGEST_CONNECT: Duration = Duration::from_secs(1);
+/// Connections to the same port: the first is told by itself, two others are the least that is told as several.
+const REPEATED: usize = 3;
+
 /// One thing that is done, and how that looks.
 pub(super) struct Deed {
     pub(super) kind: &'static str,
@@ -46,6 +57,8 @@ pub(super) struct Deed {
 enum Act {
     /// Being there is enough.
     Nothing,
+    /// By any process.
+    Plain(fn() -> io::Result<()>),
     /// By the process with this name.
     Named(fn(&str) -> io::Result<()>),
     /// In a folder of its own.
@@ -58,6 +71,8 @@ enum Sign {
     Of(fn(&Event, &str) -> bool),
     /// Its file, in the folder.
     At(&'static str),
+    /// Whether it is of a socket like its own.
+    With(fn(&NetworkActivity) -> bool),
 }
 
 /// A deed that could not be done: there is no event to be waited for.
@@ -70,7 +85,8 @@ pub struct Undone {
 }
 
 /// In the order in which they are done. A new user namespace takes credentials back to what they are at first, so the
-/// change of these comes after the mount: where nothing sees it when it is made, it is what is left at the end.
+/// change of these comes after the mount and the packet socket: where nothing sees it when it is made, it is what is
+/// left at the end. A new network namespace has no loopback interface that is up, so connections come before.
 pub(super) const DEEDS: &[Deed] = &[
     Deed {
         kind: "process.fork",
@@ -156,9 +172,45 @@ pub(super) const DEEDS: &[Deed] = &[
     },
     Deed { kind: "file.mount", act: Act::In(mount_privately), sign: Sign::At(MOUNT) },
     Deed {
+        kind: "network.bind",
+        act: Act::Plain(|| UdpSocket::bind((HERE, 0)).map(drop)),
+        sign: Sign::With(|socket| is_here(socket, "udp") && socket.error.is_empty()),
+    },
+    Deed {
+        kind: "network.listen",
+        act: Act::Plain(|| TcpListener::bind((HERE, 0)).map(drop)),
+        sign: Sign::With(|socket| is_here(socket, "tcp")),
+    },
+    Deed {
+        kind: "network.connect",
+        act: Act::Plain(|| converse(1)),
+        sign: Sign::With(|socket| is_here(socket, "tcp") && socket.outcome == "established"),
+    },
+    Deed {
+        kind: "network.accept",
+        act: Act::Plain(|| converse(1)),
+        sign: Sign::With(|socket| is_here(socket, "tcp")),
+    },
+    Deed {
+        kind: "network.close",
+        act: Act::Plain(|| converse(1)),
+        // Listeners end too.
+        sign: Sign::With(|socket| is_here(socket, "tcp") && socket.remote.is_some()),
+    },
+    Deed {
+        kind: "network.flow",
+        act: Act::Plain(|| converse(REPEATED)),
+        sign: Sign::With(|socket| is_here(socket, "tcp") && socket.count > 1),
+    },
+    Deed {
+        kind: "network.socket",
+        act: Act::Plain(open_packet_socket),
+        sign: Sign::With(|socket| socket.family == "packet"),
+    },
+    Deed {
         kind: "process.credentials",
         // The one change that asks for no right. It ends with the process.
-        act: Act::Named(|_| Ok(rustix::thread::set_keep_capabilities(true)?)),
+        act: Act::Plain(|| Ok(rustix::thread::set_keep_capabilities(true)?)),
         sign: Sign::Of(|event, _| match &event.body {
             Some(Body::Credentials(change)) => {
                 let kept = |set: &CredentialSet| set.securebits & KEEP_CAPS != 0;
@@ -179,6 +231,7 @@ pub(super) const DEEDS: &[Deed] = &[
 #[must_use]
 pub fn act(name: &str, folder: Option<&Path>) -> Vec<Undone> {
     let done = |deed: &Deed| match (&deed.act, folder) {
+        (Act::Plain(act), _) => act(),
         (Act::Named(act), _) => act(name),
         (Act::In(act), Some(folder)) => act(folder),
         (Act::Nothing, _) | (Act::In(_), None) => Ok(()),
@@ -221,6 +274,28 @@ fn mount_privately(folder: &Path) -> io::Result<()> {
     Ok(mount("tmpfs", &place, "tmpfs", MountFlags::empty(), None)?)
 }
 
+/// Connects to itself so many times, one after the other, and says nothing.
+fn converse(times: usize) -> io::Result<()> {
+    let listener = TcpListener::bind((HERE, 0))?;
+    let address = listener.local_addr()?;
+    for _ in 0..times {
+        let (_there, _here) = (TcpStream::connect_timeout(&address, LONGEST_CONNECT)?, listener.accept()?);
+    }
+    Ok(())
+}
+
+/// It sees no packet: it asks for those of no protocol.
+fn open_packet_socket() -> io::Result<()> {
+    let open = || socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None).map(drop);
+    if open().is_ok() {
+        return Ok(());
+    }
+    // As with the mount.
+    let alone = unshare(UnshareFlags::NEWNET);
+    alone.or_else(|_| unshare(UnshareFlags::NEWNET | UnshareFlags::NEWUSER))?;
+    Ok(open()?)
+}
+
 fn unshare(flags: UnshareFlags) -> io::Result<()> {
     #[expect(deprecated, reason = "it became unsafe for the sake of CLONE_FILES, which is not asked for")]
     Ok(rustix::thread::unshare(flags)?)
@@ -232,6 +307,12 @@ fn is_at(event: &Event, name: &str, file: &str) -> bool {
     matches!(&event.body, Some(Body::File(body)) if is_it(body))
 }
 
+/// Whether an end of it is where the process talks to itself: an event of several connections has but one.
+fn is_here(socket: &NetworkActivity, protocol: &str) -> bool {
+    let is_loopback = |end: &NetworkEndpoint| end.address.parse() == Ok(HERE);
+    socket.protocol == protocol && [&socket.local, &socket.remote].into_iter().flatten().any(is_loopback)
+}
+
 // === impl Deed ===
 
 impl Deed {
@@ -240,6 +321,7 @@ impl Deed {
         match self.sign {
             Sign::Of(is_of) => is_of(event, name),
             Sign::At(file) => is_at(event, name, file),
+            Sign::With(is_like) => matches!(&event.body, Some(Body::Network(socket)) if is_like(socket)),
         }
     }
 }
@@ -282,6 +364,14 @@ pub(super) mod testing {
                 let path = folder(Path::new("/run"), name).join(file).display().to_string();
                 Body::File(FileActivity { path, ..FileActivity::default() })
             }
+            ("network.socket", _) => Body::Network(socket("all", "packet")),
+            ("network.bind", _) => Body::Network(socket("udp", "ipv4")),
+            (_, Sign::With(_)) => Body::Network(NetworkActivity {
+                remote: Some(here()),
+                outcome: "established".to_owned(),
+                count: 2,
+                ..socket("tcp", "ipv4")
+            }),
             ("process.fork", _) => Body::Fork(Fork::default()),
             ("process.exec", _) => Body::Exec(Exec::default()),
             ("process.exec_failed", _) => Body::ExecFailed(failed.clone()),
@@ -291,13 +381,31 @@ pub(super) mod testing {
         };
         DEEDS.iter().map(|deed| (deed.kind, body(deed))).collect()
     }
+
+    /// An end of a connection of the process with itself.
+    pub(super) fn here() -> NetworkEndpoint {
+        NetworkEndpoint { address: HERE.to_string(), port: Some(41_000), ..NetworkEndpoint::default() }
+    }
+
+    /// A socket that is bound to the loopback address.
+    pub(super) fn socket(protocol: &str, family: &str) -> NetworkActivity {
+        NetworkActivity {
+            protocol: protocol.to_owned(),
+            family: family.to_owned(),
+            local: Some(here()),
+            ..NetworkActivity::default()
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use nightjar_proto::KINDS;
 
-    use super::*;
+    use super::{
+        testing::{here, socket},
+        *,
+    };
 
     #[test]
     fn there_is_a_deed_for_every_kind() {
@@ -319,6 +427,54 @@ mod tests {
         left.sort();
         assert_eq!(left, [COPY, FILE]);
         assert_eq!(fs::metadata(folder.path().join(COPY)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_done_with_sockets_can_be_done() {
+        // A packet socket may move the process, of which this test is but a thread, to another namespace.
+        for deed in
+            DEEDS.iter().filter(|deed| deed.kind.starts_with("network.") && deed.kind != "network.socket")
+        {
+            let Act::Plain(act) = deed.act else { panic!("{} is not done", deed.kind) };
+            act().unwrap_or_else(|error| panic!("{}: {error}", deed.kind));
+        }
+    }
+
+    #[test]
+    fn sockets_of_another_sort_prove_nothing() {
+        let is_told = |kind: &str, body: NetworkActivity| {
+            let event = Event { kind: kind.to_owned(), body: Some(Body::Network(body)), ..Event::default() };
+            DEEDS.iter().find(|deed| deed.kind == kind).unwrap().is_told(&event, "ab")
+        };
+        let tcp = NetworkActivity { remote: Some(here()), ..socket("tcp", "ipv4") };
+        let established = NetworkActivity { outcome: "established".to_owned(), ..tcp.clone() };
+        assert!(is_told("network.connect", established.clone()));
+        let elsewhere = Some(NetworkEndpoint { address: "192.0.2.7".to_owned(), ..here() });
+        let table = [
+            ("network.connect", NetworkActivity { outcome: "failed".to_owned(), ..tcp.clone() }),
+            (
+                "network.connect",
+                NetworkActivity { local: elsewhere.clone(), remote: elsewhere, ..established.clone() },
+            ),
+            ("network.connect", NetworkActivity { protocol: "udp".to_owned(), ..established }),
+            ("network.bind", NetworkActivity { error: "EACCES".to_owned(), ..socket("udp", "ipv4") }),
+            ("network.close", NetworkActivity { remote: None, ..tcp.clone() }),
+            ("network.flow", tcp.clone()),
+            ("network.socket", tcp),
+        ];
+        for (kind, body) in table {
+            assert!(!is_told(kind, body.clone()), "{kind}: {body:?}");
+        }
+    }
+
+    #[test]
+    fn a_flow_has_but_one_end_and_proves_enough() {
+        let inbound = NetworkActivity { count: 2, ..socket("tcp", "ipv4") };
+        let outbound = NetworkActivity { local: None, remote: Some(here()), ..inbound.clone() };
+        let flow = DEEDS.iter().find(|deed| deed.kind == "network.flow").unwrap();
+        for body in [inbound, outbound] {
+            assert!(flow.is_told(&Event { body: Some(Body::Network(body)), ..Event::default() }, "ab"));
+        }
     }
 
     #[test]

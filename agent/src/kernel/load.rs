@@ -9,7 +9,7 @@ use std::{
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{Program, ProgramError, ProgramType},
+    programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, ProgramType},
     sys::{BpfHelper, is_helper_supported},
 };
 use nightjar_abi::{
@@ -23,10 +23,12 @@ use tracing::{debug, info, warn};
 
 use super::{
     btf::{self, BtfError as FieldsBtfError},
+    cgroup2,
     controls::Controls,
     counters::Counters,
     fields::{ResolveError, resolve},
     files::{FileControls, shapes},
+    network::{NetworkControls, network_controls},
     plan::{self, Candidate, HookKind, PLAN, Probes, SensorPlan, Serving},
     ring::Ring,
     tracefs,
@@ -101,13 +103,13 @@ pub enum KernelError {
     Iterator(String),
 }
 
-/// What ran before the agent.
+/// What was there before the agent: records of iterators, one after another.
 #[derive(Debug)]
-pub enum Snapshot {
-    /// Records of the task iterator, one after another.
-    Records(Vec<u8>),
-    /// The iterator is refused: look in `/proc`.
-    Procfs,
+pub struct Snapshot {
+    /// What ran. None: the iterator is refused; look in `/proc`.
+    pub tasks: Option<Vec<u8>>,
+    /// Sockets, each as often as somebody has it open.
+    pub sockets: Vec<u8>,
 }
 
 /// Loaded and attached programs. They are detached when this is dropped, or the process ends in any
@@ -118,6 +120,7 @@ pub struct Kernel {
     ring_bytes: u64,
     controls: Option<Controls>,
     files: Option<FileControls>,
+    network: Option<NetworkControls>,
     snapshot: Option<Snapshot>,
 }
 
@@ -170,6 +173,7 @@ impl Kernel {
         controls.set(&options.settings).map_err(|error| KernelError::Map("SETTINGS", error))?;
 
         let mut files = file_controls(&mut ebpf)?;
+        let mut network = network_controls(&mut ebpf)?;
 
         let btf = Btf::from_sys_fs()?;
         let result = tracefs::with(|| attach(&mut ebpf, &btf, &wanted, None));
@@ -183,9 +187,17 @@ impl Kernel {
         files.is_served = serving
             .iter()
             .any(|serving| serving.plan.sensor == plan::Sensor::FileOpen && serving.candidate.is_some());
+        let is_bound_told = |serving: &Serving| {
+            serving.plan.sensor == plan::Sensor::SocketBind
+                && serving.candidate.is_some_and(|candidate| candidate.kind == HookKind::Cgroup)
+        };
+        network
+            .bind_by_call(!serving.iter().any(is_bound_told))
+            .map_err(|error| KernelError::Map("NETWORK_SETTINGS", error))?;
         Ok(Self {
             ebpf,
             files: Some(files),
+            network: Some(network),
             serving,
             ring_bytes: u64::from(options.ring_bytes) + u64::from(options.bulk_bytes),
             controls: Some(controls),
@@ -276,6 +288,14 @@ impl Kernel {
         self.files.take().ok_or(KernelError::Object("FILE_SETTINGS"))
     }
 
+    /// What is told to the programs about sockets, and asked of them. There is one.
+    ///
+    /// # Errors
+    /// When it was taken before.
+    pub fn take_network(&mut self) -> Result<NetworkControls, KernelError> {
+        self.network.take().ok_or(KernelError::Object("FLOWS"))
+    }
+
     /// What ran before the programs were attached. There is one.
     ///
     /// # Errors
@@ -319,19 +339,36 @@ fn file_controls(ebpf: &mut Ebpf) -> Result<FileControls, KernelError> {
     Ok(controls)
 }
 
+/// What programs are loaded by and attached to.
+struct Places<'a> {
+    btf: &'a Btf,
+    /// The root of the cgroups, or why it is not to be had.
+    cgroup: Result<OwnedFd, String>,
+    no_tracefs: Option<&'a str>,
+}
+
+impl<'a> Places<'a> {
+    fn new(btf: &'a Btf, no_tracefs: Option<&'a str>) -> Self {
+        let cgroup = cgroup2::root().map_err(|error| format!("no root of cgroups: {error}"));
+        Self { btf, cgroup, no_tracefs }
+    }
+}
+
 /// Loads and attaches a tiny program of each kind that hooks need.
-fn probe(ebpf: &mut Ebpf, btf: &Btf, no_tracefs: Option<&str>) -> Probes {
+fn probe(ebpf: &mut Ebpf, places: &Places<'_>) -> Probes {
     let mut probes = Probes::new();
     for kind in HookKind::PROBED {
         let (name, point) = match kind {
             HookKind::BtfTracepoint => ("probe_tp_btf", "sched_process_exit"),
             HookKind::SyscallTracepoint => ("probe_syscall", "sys_exit_execve"),
             HookKind::TaskIterator => ("probe_iter", "task"),
+            HookKind::Cgroup => ("probe_cgroup", "sock_release"),
             HookKind::Passing | HookKind::Procfs => continue,
         };
-        let answer = match (kind, no_tracefs) {
-            (HookKind::SyscallTracepoint, Some(reason)) => Err(reason.to_owned()),
-            _ => try_program(ebpf, btf, name, &[point]).map(|()| unload_program(ebpf, name)),
+        let answer = match (kind, places.no_tracefs, &places.cgroup) {
+            (HookKind::SyscallTracepoint, Some(reason), _) => Err(reason.to_owned()),
+            (HookKind::Cgroup, _, Err(reason)) => Err(reason.clone()),
+            _ => try_program(ebpf, places, name, &[point]).map(|()| unload_program(ebpf, name)),
         };
         match &answer {
             Ok(()) => debug!("the host takes a {kind}"),
@@ -349,11 +386,12 @@ fn attach(
     wanted: &impl Fn(&SensorPlan) -> bool,
     no_tracefs: Option<&str>,
 ) -> Result<(Vec<Serving>, Snapshot), KernelError> {
-    let probes = probe(ebpf, btf, no_tracefs);
+    let places = Places::new(btf, no_tracefs);
+    let probes = probe(ebpf, &places);
     load_ahead(ebpf, btf, &wanted, &probes);
-    let (mut all, mut snapshot) = (Vec::new(), Snapshot::Procfs);
+    let (mut all, mut snapshot) = (Vec::new(), Snapshot { tasks: None, sockets: Vec::new() });
     for plan in PLAN.iter().filter(|plan| plan.required || wanted(plan)) {
-        let serving = plan::choose(plan, &probes, |candidate| try_candidate(ebpf, btf, candidate));
+        let serving = plan::choose(plan, &probes, |candidate| try_candidate(ebpf, &places, candidate));
         let reasons = reasons(&serving);
         match serving.candidate {
             Some(candidate) if !reasons.is_empty() => warn!(
@@ -367,7 +405,10 @@ fn attach(
             None => warn!("{} is not watched: {reasons}", plan.sensor),
         }
         if serving.candidate.is_some_and(|candidate| candidate.kind == HookKind::TaskIterator) {
-            snapshot = Snapshot::Records(iterate(ebpf)?);
+            match plan.sensor {
+                plan::Sensor::SocketSnapshot => snapshot.sockets = iterate(ebpf, "snapshot_sockets")?,
+                _ => snapshot.tasks = Some(iterate(ebpf, "snapshot_tasks")?),
+            }
         }
         all.push(serving);
     }
@@ -411,10 +452,11 @@ fn attach_more(
     no_tracefs: Option<&str>,
 ) -> Result<Vec<Serving>, KernelError> {
     let btf = Btf::from_sys_fs()?;
-    let probes = probe(ebpf, &btf, no_tracefs);
+    let places = Places::new(&btf, no_tracefs);
+    let probes = probe(ebpf, &places);
     let mut all: Vec<Serving> = Vec::new();
     for plan in plans {
-        let serving = plan::choose(plan, &probes, |candidate| try_candidate(ebpf, &btf, candidate));
+        let serving = plan::choose(plan, &probes, |candidate| try_candidate(ebpf, &places, candidate));
         if serving.candidate.is_none() {
             for serving in &all {
                 detach(ebpf, serving);
@@ -426,10 +468,10 @@ fn attach_more(
     Ok(all)
 }
 
-/// Reads the task iterator to its end.
-fn iterate(ebpf: &mut Ebpf) -> Result<Vec<u8>, KernelError> {
-    let Some(Program::Iter(program)) = ebpf.program_mut("snapshot_tasks") else {
-        return Err(KernelError::Object("program snapshot_tasks"));
+/// Reads an iterator to its end.
+fn iterate(ebpf: &mut Ebpf, name: &'static str) -> Result<Vec<u8>, KernelError> {
+    let Some(Program::Iter(program)) = ebpf.program_mut(name) else {
+        return Err(KernelError::Object(name));
     };
     let refused = |error: ProgramError| KernelError::Iterator(explain(&error));
     let link = program.attach().map_err(refused)?;
@@ -442,13 +484,13 @@ fn iterate(ebpf: &mut Ebpf) -> Result<Vec<u8>, KernelError> {
 }
 
 /// Loads and attaches all programs of a candidate, or none.
-fn try_candidate(ebpf: &mut Ebpf, btf: &Btf, candidate: &Candidate) -> Result<(), String> {
+fn try_candidate(ebpf: &mut Ebpf, places: &Places<'_>, candidate: &Candidate) -> Result<(), String> {
     for (index, (name, points)) in candidate.programs.iter().enumerate() {
         // An iterator is attached when it is read.
         let attached = if candidate.kind == HookKind::TaskIterator {
-            load_only(ebpf, btf, name, points)
+            load_only(ebpf, places.btf, name, points)
         } else {
-            try_program(ebpf, btf, name, points)
+            try_program(ebpf, places, name, points)
         };
         if let Err(reason) = attached {
             for (name, _) in &candidate.programs[..index] {
@@ -470,11 +512,11 @@ fn load_only(ebpf: &mut Ebpf, btf: &Btf, name: &str, points: &[&str]) -> Result<
 }
 
 /// Loads a program and attaches it to all its points, or to none.
-fn try_program(ebpf: &mut Ebpf, btf: &Btf, name: &str, points: &[&str]) -> Result<(), String> {
-    load_only(ebpf, btf, name, points)?;
+fn try_program(ebpf: &mut Ebpf, places: &Places<'_>, name: &str, points: &[&str]) -> Result<(), String> {
+    load_only(ebpf, places.btf, name, points)?;
     let program = ebpf.program_mut(name).ok_or("the object does not have it")?;
     for (n, point) in points.iter().enumerate() {
-        if let Err(error) = attach_program(program, point) {
+        if let Err(error) = attach_program(program, places, point) {
             if n > 0 && is_unknown_call(&error) {
                 debug!("this kernel has no {point}");
                 continue;
@@ -492,15 +534,28 @@ fn load_program(program: &mut Program, btf: &Btf, point: &str) -> Result<(), Pro
         Program::BtfTracePoint(program) => program.load(point, btf),
         Program::TracePoint(program) => program.load(),
         Program::Iter(program) => program.load(point, btf),
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSkb(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
 
-fn attach_program(program: &mut Program, point: &str) -> Result<(), ProgramError> {
+fn attach_program(program: &mut Program, places: &Places<'_>, point: &str) -> Result<(), ProgramError> {
+    /// A link, as it is made since 5.7, is beside those of others without saying so.
+    const BESIDE: CgroupAttachMode = CgroupAttachMode::Single;
+    let root = || places.cgroup.as_ref().map_err(|_| ProgramError::UnexpectedProgramType);
     match program {
         Program::BtfTracePoint(program) => program.attach().map(|_link| ()),
         Program::TracePoint(program) => program.attach("syscalls", point).map(|_link| ()),
         Program::Iter(program) => program.attach().map(|_link| ()),
+        Program::CgroupSock(program) => program.attach(root()?, BESIDE).map(|_link| ()),
+        Program::CgroupSockAddr(program) => program.attach(root()?, BESIDE).map(|_link| ()),
+        Program::CgroupSkb(program) => {
+            let attach_type =
+                if point == "ingress" { CgroupSkbAttachType::Ingress } else { CgroupSkbAttachType::Egress };
+            program.attach(root()?, attach_type, BESIDE).map(|_link| ())
+        }
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
@@ -523,6 +578,9 @@ fn unload_program(ebpf: &mut Ebpf, name: &str) {
         Some(Program::BtfTracePoint(program)) => program.unload(),
         Some(Program::TracePoint(program)) => program.unload(),
         Some(Program::Iter(program)) => program.unload(),
+        Some(Program::CgroupSock(program)) => program.unload(),
+        Some(Program::CgroupSockAddr(program)) => program.unload(),
+        Some(Program::CgroupSkb(program)) => program.unload(),
         _ => Ok(()),
     };
     if let Err(error) = unloaded {

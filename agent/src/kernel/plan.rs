@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt};
 use nightjar_abi::{
     files::{CALL_EXITS, CALLS, OPEN_EXITS, OPENS},
     hook::Hook,
-    record::call,
+    record::{call, socket_call},
 };
 
 /// A question that kernel programs answer.
@@ -36,6 +36,22 @@ pub enum Sensor {
     FileClose,
     /// Whatever else is done with files.
     FileCall,
+    /// Sockets with connections, by their states.
+    SocketState,
+    /// What calls on sockets come to.
+    SocketCall,
+    /// What requests of `io_uring` on sockets come to.
+    SocketUring,
+    /// Connections that fail before a socket changes its state.
+    SocketAttempt,
+    /// Sockets that are bound.
+    SocketBind,
+    /// What sockets without connections send and receive.
+    Datagram,
+    /// The end of such sockets.
+    SocketRelease,
+    /// Sockets that were there before the agent.
+    SocketSnapshot,
 }
 
 /// A kind of hook: what the host lets us have or not.
@@ -45,8 +61,10 @@ pub enum HookKind {
     BtfTracepoint,
     /// A tracepoint of one system call (`syscalls:sys_exit_*`), by tracefs and perf events.
     SyscallTracepoint,
-    /// A program that is run for each task (`iter/task`).
+    /// A program that is run for each task, or each of its files (`iter/task`, `iter/task_file`).
     TaskIterator,
+    /// A program on sockets and their packets, at the root of the cgroups.
+    Cgroup,
     /// No program of its own: programs of other sensors look in passing.
     Passing,
     /// No program: files in `/proc`.
@@ -217,7 +235,130 @@ pub const PLAN: &[SensorPlan] = &[
             worth: "who, when and how from the kernel; names from user memory, or what fanotify says they were",
         }],
     },
+    SensorPlan {
+        sensor: Sensor::SocketState,
+        hook: Hook::SocketState,
+        required: false,
+        candidates: &[Candidate {
+            kind: HookKind::BtfTracepoint,
+            programs: &[("socket_state", &["inet_sock_set_state"])],
+            worth: "all from the kernel, whatever call, packet or timer changes the state",
+        }],
+    },
+    SensorPlan {
+        sensor: Sensor::SocketCall,
+        hook: Hook::SocketCall,
+        required: false,
+        candidates: &[Candidate {
+            kind: HookKind::SyscallTracepoint,
+            programs: &[("socket_call", SOCKET_CALLS)],
+            worth: "from the socket, when the call returns; what was refused from user memory; not the 32-bit calls",
+        }],
+    },
+    SensorPlan {
+        sensor: Sensor::SocketUring,
+        hook: Hook::SocketUring,
+        required: false,
+        candidates: &[
+            Candidate {
+                kind: HookKind::BtfTracepoint,
+                programs: &[("socket_uring", &["io_uring_complete"])],
+                worth: "from the socket, when the request is completed",
+            },
+            Candidate {
+                kind: HookKind::Passing,
+                programs: &[],
+                worth: "what io_uring accepts is told of who listens",
+            },
+        ],
+    },
+    SensorPlan {
+        sensor: Sensor::SocketAttempt,
+        hook: Hook::SocketAttempt,
+        required: false,
+        candidates: &[
+            Candidate {
+                kind: HookKind::Cgroup,
+                programs: &[("socket_attempt4", &["connect4"]), ("socket_attempt6", &["connect6"])],
+                worth: "all from the kernel, before the call",
+            },
+            Candidate {
+                kind: HookKind::Passing,
+                programs: &[],
+                worth: "32-bit calls and io_uring that fail at once are not seen",
+            },
+        ],
+    },
+    SensorPlan {
+        sensor: Sensor::SocketBind,
+        hook: Hook::SocketBind,
+        required: false,
+        candidates: &[
+            Candidate {
+                kind: HookKind::Cgroup,
+                programs: &[("socket_bind4", &["post_bind4"]), ("socket_bind6", &["post_bind6"])],
+                worth: "all from the kernel, whatever call it was",
+            },
+            Candidate {
+                kind: HookKind::Passing,
+                programs: &[],
+                worth: "when the call returns; not 32-bit calls and io_uring",
+            },
+        ],
+    },
+    SensorPlan {
+        sensor: Sensor::Datagram,
+        hook: Hook::Datagram,
+        required: false,
+        candidates: &[Candidate {
+            kind: HookKind::Cgroup,
+            programs: &[("datagram_sent", &["egress"]), ("datagram_received", &["ingress"])],
+            worth: "addresses from the packets, whatever call sends them",
+        }],
+    },
+    SensorPlan {
+        sensor: Sensor::SocketRelease,
+        hook: Hook::SocketRelease,
+        required: false,
+        candidates: &[
+            Candidate {
+                kind: HookKind::Cgroup,
+                programs: &[("socket_release", &["sock_release"])],
+                worth: "all from the kernel, when nobody has the socket open any more",
+            },
+            Candidate {
+                kind: HookKind::Passing,
+                programs: &[],
+                worth: "flows of datagrams end when nothing went by for a while",
+            },
+        ],
+    },
+    SensorPlan {
+        sensor: Sensor::SocketSnapshot,
+        hook: Hook::Snapshot,
+        required: false,
+        candidates: &[
+            Candidate {
+                kind: HookKind::TaskIterator,
+                programs: &[("snapshot_sockets", &["task_file"])],
+                worth: "all from the kernel, of all network namespaces",
+            },
+            Candidate {
+                kind: HookKind::Passing,
+                programs: &[],
+                worth: "connections that began before the agent are known by their end",
+            },
+        ],
+    },
 ];
+
+/// Where calls on sockets return.
+const SOCKET_CALLS: &[&str] =
+    &["sys_exit_connect", "sys_exit_accept", "sys_exit_accept4", "sys_exit_socket", "sys_exit_bind"];
+
+/// Numbers of these on x86-64, and their names.
+const SOCKET_CALL_NAMES: &[(u32, &str)] =
+    &[(42, "connect"), (43, "accept"), (288, "accept4"), (41, "socket"), (49, "bind")];
 
 /// Why a hook is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -286,11 +427,20 @@ pub fn file_call_name(number: u32) -> Option<&'static str> {
     all.find(|(known, _)| *known == number).map(|(_, name)| name)
 }
 
+/// Name of what a record of a socket came by: a system call, by its number on x86-64, or `io_uring`.
+#[must_use]
+pub fn socket_call_name(number: u32) -> Option<&'static str> {
+    if number == socket_call::IO_URING {
+        return Some("io_uring");
+    }
+    SOCKET_CALL_NAMES.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
+}
+
 // === impl Sensor ===
 
 impl Sensor {
     /// Those that give events.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 15] = [
         Self::Exec,
         Self::Fork,
         Self::Exit,
@@ -299,6 +449,13 @@ impl Sensor {
         Self::FileOpen,
         Self::FileClose,
         Self::FileCall,
+        Self::SocketState,
+        Self::SocketCall,
+        Self::SocketUring,
+        Self::SocketAttempt,
+        Self::SocketBind,
+        Self::Datagram,
+        Self::SocketRelease,
     ];
 
     /// Kinds of the events that it gives.
@@ -325,6 +482,16 @@ impl Sensor {
                 "file.rmdir",
                 "file.mount",
             ],
+            Self::SocketState => {
+                &["network.connect", "network.accept", "network.listen", "network.close", "network.flow"]
+            }
+            Self::SocketCall => &["network.accept", "network.connect", "network.bind", "network.socket"],
+            Self::SocketUring => &["network.accept", "network.connect", "network.socket"],
+            Self::SocketAttempt => &["network.connect"],
+            Self::SocketBind => &["network.bind"],
+            Self::Datagram => &["network.connect", "network.accept", "network.close", "network.flow"],
+            Self::SocketRelease => &["network.close", "network.flow"],
+            Self::SocketSnapshot => &["network.connect", "network.accept", "network.listen", "network.close"],
         }
     }
 
@@ -342,6 +509,14 @@ impl Sensor {
             Self::FileOpen => "file.open",
             Self::FileClose => "file.close",
             Self::FileCall => "file.*",
+            Self::SocketState => "network.*",
+            Self::SocketCall => "network.accept",
+            Self::SocketUring => "network by io_uring",
+            Self::SocketAttempt => "network.connect that fails",
+            Self::SocketBind => "network.bind",
+            Self::Datagram => "network.flow",
+            Self::SocketRelease => "end of network.flow",
+            Self::SocketSnapshot => "sockets before",
         }
     }
 }
@@ -356,7 +531,8 @@ impl fmt::Display for Sensor {
 
 impl HookKind {
     /// Kinds that a program must be loaded for.
-    pub const PROBED: [Self; 3] = [Self::BtfTracepoint, Self::SyscallTracepoint, Self::TaskIterator];
+    pub const PROBED: [Self; 4] =
+        [Self::BtfTracepoint, Self::SyscallTracepoint, Self::TaskIterator, Self::Cgroup];
 }
 
 impl fmt::Display for HookKind {
@@ -365,6 +541,7 @@ impl fmt::Display for HookKind {
             Self::BtfTracepoint => "BTF tracepoint",
             Self::SyscallTracepoint => "system call tracepoint",
             Self::TaskIterator => "task iterator",
+            Self::Cgroup => "cgroup program",
             Self::Passing => "look in passing",
             Self::Procfs => "/proc",
         })

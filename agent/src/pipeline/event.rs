@@ -320,7 +320,8 @@ fn set(number: u32) -> Option<u32> {
     (number != UNSET).then_some(number)
 }
 
-fn hex(name: u64) -> String {
+/// A name of 64 bits, as it is written.
+pub(super) fn hex(name: u64) -> String {
     format!("{name:016x}")
 }
 

@@ -3,7 +3,7 @@
 //! What comes in is accounted for:
 //!
 //! ```text
-//! received = exported + discarded(not_asked, rule, own, no_event, after_last, not_watched, folded)
+//! received = exported + discarded(not_asked, rule, own, no_event, after_last, not_watched, folded, gathered)
 //!          + refused(undecodable)
 //! ```
 
@@ -12,6 +12,7 @@ mod event;
 pub mod filter;
 mod names;
 pub mod redact;
+mod sockets;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -38,6 +39,7 @@ use self::{
     event::Context,
     filter::{Facts, Filter},
     redact::Redactor,
+    sockets::Sockets,
 };
 use crate::{
     decode::{DecodeError, ExecRecord, Record, Text, decode, split},
@@ -96,6 +98,8 @@ pub enum Discard {
     NotWatched,
     /// Another event tells of it, with others like it.
     Folded,
+    /// It is a part of what becomes an event, or several.
+    Gathered,
 }
 
 /// What became of the records that were received.
@@ -151,8 +155,11 @@ pub struct Pipeline {
     asked: Asked,
     own: Option<Own>,
     files: Option<Monitor>,
+    sockets: Option<Sockets>,
     /// Losses of notifications that a loss event has told of.
     told_of_files: BTreeMap<(&'static str, &'static str), u64>,
+    /// Likewise, of sockets.
+    told_of_sockets: BTreeMap<(&'static str, &'static str), u64>,
     /// What the kernel programs are to leave out of cgroups, not told yet.
     verdicts: Vec<(CgroupKey, u64)>,
     stats: Stats,
@@ -183,7 +190,9 @@ impl Pipeline {
             asked,
             own: None,
             files: None,
+            sockets: None,
             told_of_files: BTreeMap::new(),
+            told_of_sockets: BTreeMap::new(),
             verdicts: Vec::new(),
             stats: Stats::default(),
             told: (0, 0),
@@ -204,6 +213,7 @@ impl Pipeline {
             },
             Err(reason) => self.discard(reason),
         }
+        self.tell_of_sockets(sink);
         // Whoever follows the process has seen its end by now.
         if let Record::Exit(record) = &record {
             sink.exit(self.identity.process(&record.info.task));
@@ -337,7 +347,12 @@ impl Pipeline {
                 kinds: vec!["process.*".to_owned()],
             }
         }));
-        losses.extend(self.lost_of_files());
+        if let Some(monitor) = &self.files {
+            losses.extend(more_lost(monitor.lost(), &mut self.told_of_files, "file.*"));
+        }
+        if let Some(sockets) = &self.sockets {
+            losses.extend(more_lost(sockets.lost(), &mut self.told_of_sockets, "network.*"));
+        }
         if losses.is_empty() {
             return None;
         }
@@ -347,22 +362,6 @@ impl Pipeline {
             until: Some(self.clock.wall(until)),
         };
         Some(self.finish("telemetry.loss", until, None, None, Body::Telemetry(telemetry)))
-    }
-
-    fn lost_of_files(&mut self) -> Vec<v1::Loss> {
-        let Some(monitor) = &self.files else { return Vec::new() };
-        let lost = monitor.lost();
-        let before = mem::replace(&mut self.told_of_files, lost.clone());
-        let more =
-            lost.iter().map(|(what, count)| (what, count - before.get(what).copied().unwrap_or_default()));
-        more.filter(|(_, count)| *count > 0)
-            .map(|((hook, reason), count)| v1::Loss {
-                hook: (*hook).to_owned(),
-                reason: (*reason).to_owned(),
-                count,
-                kinds: vec!["file.*".to_owned()],
-            })
-            .collect()
     }
 
     /// What became of what was received.
@@ -451,6 +450,8 @@ impl Pipeline {
             }
             // Only the iterator makes these, and it is read elsewhere.
             Record::Snapshot(_) => Err(Discard::NoEvent),
+            Record::SocketCall(record) => Err(self.socket_called(record)),
+            Record::SocketState(record) => Err(self.socket_changed(record)),
             Record::FileOpen(record) => {
                 let (info, now) = (&record.body.info, record.body.header.time);
                 let known = self.table.act(info, now).clone();
@@ -617,6 +618,24 @@ impl Pipeline {
     }
 }
 
+/// What was lost since that was last `told`.
+fn more_lost(
+    lost: &BTreeMap<(&'static str, &'static str), u64>,
+    told: &mut BTreeMap<(&'static str, &'static str), u64>,
+    kinds: &str,
+) -> Vec<v1::Loss> {
+    let before = mem::replace(told, lost.clone());
+    let more = lost.iter().map(|(what, count)| (what, count - before.get(what).copied().unwrap_or_default()));
+    more.filter(|(_, count)| *count > 0)
+        .map(|((hook, reason), count)| v1::Loss {
+            hook: (*hook).to_owned(),
+            reason: (*reason).to_owned(),
+            count,
+            kinds: vec![kinds.to_owned()],
+        })
+        .collect()
+}
+
 /// Kind of event that a hook makes.
 fn kind_of(hook: Hook) -> &'static str {
     match hook {
@@ -630,6 +649,13 @@ fn kind_of(hook: Hook) -> &'static str {
         Hook::FileOpen => "file.open",
         Hook::FileClose => "file.close",
         Hook::FileCall => "file.*",
+        Hook::SocketState
+        | Hook::SocketCall
+        | Hook::SocketUring
+        | Hook::SocketAttempt
+        | Hook::SocketBind
+        | Hook::Datagram
+        | Hook::SocketRelease => "network.*",
     }
 }
 
@@ -684,6 +710,7 @@ impl Discard {
             Self::AfterLast => "after_last",
             Self::NotWatched => "not_watched",
             Self::Folded => "folded",
+            Self::Gathered => "gathered",
         }
     }
 }

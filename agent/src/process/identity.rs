@@ -54,6 +54,16 @@ impl Identity {
         fold.finish()
     }
 
+    /// Name of a connection: of the socket that the kernel calls so, since `time` in nanoseconds since boot. Never
+    /// zero.
+    #[must_use]
+    pub fn socket(&self, socket: u64, time: u64) -> u64 {
+        let mut fold = SipHasher24::new_with_keys(self.key.0, self.key.1);
+        fold.write(&socket.to_le_bytes());
+        fold.write(&time.to_le_bytes());
+        fold.finish().max(1)
+    }
+
     fn fold(&self, task: &TaskRef) -> SipHasher24 {
         let mut fold = SipHasher24::new_with_keys(self.key.0, self.key.1);
         fold.write(&task.pid.to_le_bytes());

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use super::{
-    Refused,
+    NetworkOptions, Refused,
     meter::{Meter, View},
 };
 use crate::{
@@ -70,6 +70,8 @@ pub struct Change {
     pub settings: nightjar_abi::settings::Settings,
     /// What is asked of file events, if any are watched.
     pub files: Option<files::Options>,
+    /// What is asked of events of sockets, if any are wanted.
+    pub network: Option<NetworkOptions>,
     /// The file of events, another one or none.
     pub file: Option<FileChange>,
     /// Bytes of history.
@@ -242,13 +244,15 @@ impl Drain {
         self.apply_verdicts();
         let (mut told, mut told_at) = (Sample::zero(), self.since);
         let (mut next_sample, mut drained) = (start + SAMPLE_INTERVAL, start);
+        let mut drained_until = self.since;
         loop {
-            let began = Instant::now();
+            let (began, began_at) = (Instant::now(), since_boot());
             let more = self.drain();
             if !more {
-                drained = began;
+                (drained, drained_until) = (began, began_at);
             }
             self.pipeline.notice_files(Some(drained), &mut self.outputs);
+            self.pipeline.notice_sockets(drained_until, &mut self.outputs);
             let now = Instant::now();
             if now >= next_sample {
                 next_sample = now + SAMPLE_INTERVAL;
@@ -281,6 +285,7 @@ impl Drain {
             self.outputs.flush();
         }
         self.pipeline.notice_files(None, &mut self.outputs);
+        self.pipeline.finish_sockets(&mut self.outputs);
         self.tell_losses(&mut told, &mut told_at);
         self.outputs.flush();
         self.finish(&told, start.elapsed())
@@ -363,8 +368,13 @@ impl Drain {
     fn change(&mut self, change: Change) {
         // What was made by the old settings is mostly told by them.
         self.drain();
-        let Change { asked, settings, files, file, history, sensors, programs } = change;
+        let Change { asked, settings, files, network, file, history, sensors, programs } = change;
         self.pipeline.ask(asked);
+        if let Some(NetworkOptions { sockets, unix }) = network
+            && let Err(error) = self.pipeline.change_sockets(sockets, &unix)
+        {
+            error!("the kernel programs keep their old list of unix sockets: {error}");
+        }
         match (self.pipeline.files(), files) {
             (Some(monitor), Some(options)) => monitor.configure(options),
             (None, Some(_)) => warn!("files are watched from the agent's next start on"),

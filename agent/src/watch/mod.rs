@@ -34,6 +34,7 @@ use crate::{
     },
     files::{self, Monitor},
     kernel::{self, Controls, Counters, Doorbell, Kernel, Ring, Sensor, Serving, Snapshot},
+    network,
     pipeline::{Asked, Kinds, Pipeline, since_boot},
     process::Bounds,
 };
@@ -55,6 +56,15 @@ pub struct Loaded {
     bounds: Bounds,
     /// Nanoseconds since boot, just before the first program was attached.
     since: u64,
+}
+
+/// What is asked of events of sockets.
+#[derive(Debug, Clone)]
+pub struct NetworkOptions {
+    /// How much is remembered, and how long.
+    pub sockets: network::Options,
+    /// Names of unix sockets that connections to are told of.
+    pub unix: Vec<String>,
 }
 
 /// Where events go beside those who watch.
@@ -174,6 +184,7 @@ impl Loaded {
         options: &kernel::Options,
         asked: Asked,
         files: Option<files::Options>,
+        network: Option<NetworkOptions>,
         bounds: Bounds,
         attached: impl FnOnce() -> Result<()>,
     ) -> Result<Self> {
@@ -192,11 +203,17 @@ impl Loaded {
             None => None,
         };
         attached()?;
-        match kernel.take_snapshot()? {
-            Snapshot::Records(records) => pipeline.snapshot(&records),
-            Snapshot::Procfs => pipeline.procfs(),
+        let Snapshot { tasks, sockets } = kernel.take_snapshot()?;
+        match tasks {
+            Some(records) => pipeline.snapshot(&records),
+            None => pipeline.procfs(),
         }
         info!("{} processes ran before", pipeline.table_stats().processes);
+        if let Some(NetworkOptions { sockets: options, unix }) = network {
+            let mut controls = kernel.take_network()?;
+            controls.watch_unix(unix.iter().map(String::as_str)).context("cannot watch unix sockets")?;
+            pipeline.watch_sockets(options, controls, &sockets);
+        }
         if let Some(mut monitor) = monitor.take() {
             monitor.watch();
             pipeline.watch_files(monitor);

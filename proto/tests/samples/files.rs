@@ -231,7 +231,7 @@ fn root_file(path: &str, inode: u64, mode: &str, size: u64) -> FileActivity {
 }
 
 /// A process that alice started as root, from a shell that sudo gave her.
-fn as_root() -> Process {
+pub fn as_root() -> Process {
     let (uid, gid) = (Some(0), Some(0));
     Process {
         cwd: "/root".into(),
@@ -250,7 +250,7 @@ fn as_root() -> Process {
     }
 }
 
-fn root_shell() -> Parent {
+pub fn root_shell() -> Parent {
     Parent {
         id: "a90b5d3e6c18f274".into(),
         exec_id: "35d8f21c04b7e96a".into(),

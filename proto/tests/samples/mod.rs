@@ -2,8 +2,8 @@
 
 use nightjar_proto::v1::{
     Capabilities, Cgroup, Container, CredentialSet, Credentials, Event, Exec, ExecFailed, Exit, File,
-    FileActivity, FileAttributes, FileMount, FileReplaced, FileTarget, Fork, Loss, Namespaces, Parent,
-    Process, Script, Source, Telemetry, event::Body,
+    FileActivity, FileAttributes, FileMount, FileReplaced, FileTarget, Fork, Loss, Namespaces,
+    NetworkActivity, NetworkEndpoint, NetworkOpener, Parent, Process, Script, Source, Telemetry, event::Body,
 };
 use prost_types::Timestamp;
 
@@ -30,6 +30,7 @@ pub fn complete() -> Vec<(&'static str, Event)> {
         Body::Credentials(credentials()),
         Body::Telemetry(telemetry()),
         Body::File(file_activity()),
+        Body::Network(network_activity()),
     ]
     .map(|body| (kind(&body), event(body)))
     .into()
@@ -44,6 +45,7 @@ fn kind(body: &Body) -> &'static str {
         Body::Credentials(_) => "process.credentials",
         Body::Telemetry(_) => "telemetry.loss",
         Body::File(_) => "file.open",
+        Body::Network(_) => "network.connect",
     }
 }
 
@@ -318,5 +320,59 @@ fn file_activity() -> FileActivity {
         path_unreachable: true,
         path_unreadable: true,
         deleted: true,
+    }
+}
+
+/// More than any one event has.
+fn network_activity() -> NetworkActivity {
+    NetworkActivity {
+        protocol: "tcp".into(),
+        family: "ipv6".into(),
+        r#type: "stream".into(),
+        direction: "outbound".into(),
+        local: Some(NetworkEndpoint {
+            address: "fe80::5054:ff:fe12:3456".into(),
+            port: Some(0),
+            scope_id: 2,
+            path: r"@caf\xe9".into(),
+        }),
+        remote: Some(NetworkEndpoint {
+            address: "fe80::1".into(),
+            port: Some(65_535),
+            scope_id: u32::MAX,
+            path: "/run/docker.sock".into(),
+        }),
+        connection: "00c2f81e5b7d946a".into(),
+        namespace: 4_026_532_281,
+        interface: "eth0".into(),
+        loopback: true,
+        ipv4_mapped: true,
+        outcome: "failed".into(),
+        error: "ECONNREFUSED".into(),
+        latency: 1_204_118,
+        duration: u64::MAX,
+        bytes_sent: Some(0),
+        bytes_received: Some(9_007_199_254_740_993),
+        packets_sent: Some(0),
+        packets_received: Some(0),
+        retransmits: 3,
+        round_trip: 412_000,
+        reason: "reset_by_remote".into(),
+        call: "io_uring".into(),
+        attribution: "opener".into(),
+        opener: Some(NetworkOpener {
+            id: "52b8e01f7c3da946".into(),
+            exec_id: "e7a6130b94d2c58f".into(),
+            pid: 48_190,
+            comm: "a\nb".into(),
+            exe: r"/usr/bin/caf\xe9".into(),
+        }),
+        snapshot: true,
+        count: 412,
+        failed: 3,
+        first_time: Some(Timestamp { seconds: 1_787_306_400, nanos: 123_456_789 }),
+        last_time: Some(Timestamp { seconds: 1_787_306_405, nanos: 0 }),
+        backlog: 4_096,
+        source: "user_memory".into(),
     }
 }

@@ -1,6 +1,8 @@
-//! Events as a host has them, for the documentation: alice types `env sudo id`. What is done to files is in files.rs.
+//! Events as a host has them, for the documentation: alice types `env sudo id`. What is done to files is in files.rs,
+//! who talks to whom in network.rs.
 
 mod files;
+mod network;
 
 use nightjar_proto::v1::{
     Capabilities, Cgroup, CredentialSet, Credentials, Event, Exec, ExecFailed, Exit, File, Fork, Loss,
@@ -62,6 +64,9 @@ pub fn typical() -> Vec<Event> {
     events.extend(files::edit());
     events.extend(files::upgrade());
     events.push(files::mount());
+    events.extend(network::serve());
+    events.extend(network::fetch());
+    events.push(network::capture());
     events.push(event(2_000_000_000, "telemetry.loss", None, Body::Telemetry(loss)));
     events
 }

@@ -61,7 +61,7 @@ pub(super) fn ring(host: &Host) -> Finding {
     let found = format!("{found}; {} may have {}", limit.of, bytes(limit.bytes));
     let mend = format!(
         "allow {} (`MemoryMax=` in a unit, a container's memory limit), or make kernel.ring_size or \
-         kernel.file_ring_size smaller",
+         kernel.bulk_ring_size smaller",
         bytes(most)
     );
     if limit.bytes < least {
@@ -80,7 +80,7 @@ pub(super) fn has_room(host: &Host) -> bool {
 }
 
 fn rings(config: &Config) -> u64 {
-    config.kernel.ring_size.bytes().saturating_add(config.kernel.file_ring_size.bytes())
+    config.kernel.ring_size.bytes().saturating_add(config.kernel.bulk_ring_size.bytes())
 }
 
 /// Bytes that may be locked, where that counts.

@@ -8,7 +8,7 @@
 
 use nightjar_proto::v1::{Event, FileActivity, FileAttributes, FileMount};
 
-use super::{Colour, Line, shown};
+use super::{Colour, Line, amount, shown};
 
 /// The word for a kind of the family `file`, and its colour.
 pub fn what(kind: &str) -> (&'static str, Colour) {
@@ -168,21 +168,6 @@ fn mounted(line: &mut Line, mount: &FileMount) {
     }
 }
 
-/// `812 B`, `1.2 KiB`: a change of a few bytes is to be seen.
-fn amount(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut unit = 0;
-    let mut whole = bytes;
-    while whole >= 1 << 20 {
-        whole >>= 10;
-        unit += 1;
-    }
-    format!("{}.{} {}", whole >> 10, (whole & 1023) * 10 / 1024, UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use nightjar_proto::v1::{FileReplaced, FileTarget, Process, event::Body};
@@ -333,22 +318,5 @@ mod tests {
         words.sort_unstable();
         words.dedup();
         assert_eq!(words.len(), 13);
-    }
-
-    #[test]
-    fn amounts_have_one_digit_behind_the_point() {
-        let table = [
-            (0, "0 B"),
-            (1_023, "1023 B"),
-            (1_024, "1.0 KiB"),
-            (1_331, "1.2 KiB"),
-            (1_332, "1.3 KiB"),
-            ((1 << 20) - 1, "1023.9 KiB"),
-            (1 << 20, "1.0 MiB"),
-            (u64::MAX, "15.9 EiB"),
-        ];
-        for (bytes, text) in table {
-            assert_eq!(amount(bytes), text);
-        }
     }
 }

@@ -8,6 +8,7 @@
 //! comes from anybody, so what could act on a terminal is written as an escape.
 
 mod file;
+mod network;
 
 use std::{
     fmt::Write as _,
@@ -74,11 +75,10 @@ pub fn line(event: &Event, style: Style, to: &mut String) {
     line.part(&format!("{word:<6}"), Some(colour));
     match (&event.process, &event.body) {
         (process, Some(Body::File(file))) => {
-            actor(&mut line, process.as_ref(), process.as_ref().map_or("", |process| &process.comm));
-            file::about(&mut line, event, file);
-            if let Some(process) = process {
-                container(&mut line, process);
-            }
+            done_by(&mut line, process.as_ref(), |line| file::about(line, event, file));
+        }
+        (process, Some(Body::Network(network))) => {
+            done_by(&mut line, process.as_ref(), |line| network::about(line, event, network));
         }
         (Some(process), Some(body)) => about_process(&mut line, process, event, body),
         (_, Some(Body::Telemetry(telemetry))) => {
@@ -95,6 +95,15 @@ pub fn line(event: &Event, style: Style, to: &mut String) {
         _ => {}
     }
     line.write(style, to);
+}
+
+/// What a process did, if it is known which, and where.
+fn done_by(line: &mut Line, process: Option<&Process>, about: impl FnOnce(&mut Line)) {
+    actor(line, process, process.map_or("", |process| &process.comm));
+    about(line);
+    if let Some(process) = process {
+        container(line, process);
+    }
 }
 
 /// User, process ID and `name`; where who did it is not known, signs that say so.
@@ -162,7 +171,7 @@ fn about_process(line: &mut Line, process: &Process, event: &Event, body: &Body)
             let call = if change.call.is_empty() { "unknown call" } else { &change.call };
             line.part(&format!("  by {call}"), Some(Colour::Grey));
         }
-        Body::Telemetry(_) | Body::File(_) => {}
+        Body::Telemetry(_) | Body::File(_) | Body::Network(_) => {}
     }
 }
 
@@ -272,6 +281,7 @@ fn time(event: &Event) -> String {
 fn what(event: &Event) -> (&'static str, Colour) {
     match &event.body {
         Some(Body::File(_)) => file::what(&event.kind),
+        Some(Body::Network(network)) => network::what(&event.kind, network),
         Some(Body::Exec(_)) => ("exec", Colour::Green),
         Some(Body::ExecFailed(_)) => ("failed", Colour::Yellow),
         Some(Body::Fork(_)) => ("fork", Colour::Grey),
@@ -292,6 +302,21 @@ fn duration(nanoseconds: u64) -> String {
 
 fn size(bytes: u64) -> String {
     if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
+}
+
+/// `812 B`, `1.2 KiB`: a change of a few bytes is to be seen.
+fn amount(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut unit = 0;
+    let mut whole = bytes;
+    while whole >= 1 << 20 {
+        whole >>= 10;
+        unit += 1;
+    }
+    format!("{}.{} {}", whole >> 10, (whole & 1023) * 10 / 1024, UNITS[unit])
 }
 
 /// Text with everything that could act on a terminal, or hide, as an escape.
@@ -419,5 +444,22 @@ mod tests {
             stripped.push_str(part.split_once('m').unwrap().1);
         }
         assert_eq!(stripped, plain);
+    }
+
+    #[test]
+    fn amounts_have_one_digit_behind_the_point() {
+        let table = [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_024, "1.0 KiB"),
+            (1_331, "1.2 KiB"),
+            (1_332, "1.3 KiB"),
+            ((1 << 20) - 1, "1023.9 KiB"),
+            (1 << 20, "1.0 MiB"),
+            (u64::MAX, "15.9 EiB"),
+        ];
+        for (bytes, text) in table {
+            assert_eq!(amount(bytes), text);
+        }
     }
 }

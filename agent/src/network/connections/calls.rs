@@ -1,0 +1,150 @@
+//! What processes do with sockets that have states.
+
+use std::sync::Arc;
+
+use nightjar_abi::record::{SocketCall, socket_flags};
+
+use super::{Connections, Failure};
+use crate::network::{
+    act::{Actor, Acts, Attribution, Who},
+    connection::{Connection, Stage},
+    fold::Direction,
+};
+
+const ECONNABORTED: u32 = libc::ECONNABORTED.cast_unsigned();
+
+impl<P> Connections<P> {
+    /// A process connects a socket; what comes of it is told when that is known.
+    pub(in crate::network) fn connects(
+        &mut self,
+        acts: &mut Acts<P>,
+        record: &SocketCall,
+        actor: Arc<Actor<P>>,
+    ) {
+        let (name, time, pid) = (record.socket.socket, record.header.time, actor.info.task.pid);
+        let Some(actor) = self.claims(record, actor) else { return };
+        self.failures.pop(&name);
+        if self.table.get(&name).is_some_and(|known| known.stage == Stage::Attempted) {
+            self.table.remove(&name);
+        }
+        self.make_way(acts, name, time);
+        let id = acts.name(name, time);
+        let mut new = Connection::new(&record.socket, id, Stage::Connecting, time, Who::Known(actor));
+        (new.direction, new.call) = (Some(Direction::Outbound), record.call);
+        if let Err(new) = self.insert(acts, new) {
+            acts.lose("table_full");
+            new.tell_connect(acts, "unknown", 0, None);
+            self.failures.put(name, Failure { pid, errno: None });
+        }
+    }
+
+    /// A call came back with an error, which a change of state may have told already.
+    pub(in crate::network) fn connect_failed(
+        &mut self,
+        acts: &mut Acts<P>,
+        record: &SocketCall,
+        actor: Arc<Actor<P>>,
+    ) {
+        let (name, time, pid) = (record.socket.socket, record.header.time, actor.info.task.pid);
+        let is_of_call = |known: &Connection<P>| match known.stage {
+            Stage::Attempted => true,
+            Stage::GivenUp(_) => known.who.task().is_some_and(|task| task.pid == pid),
+            _ => false,
+        };
+        if self.table.get(&name).is_some_and(|known| is_of_call(known))
+            && let Some(mut known) = self.table.remove(&name)
+        {
+            let ended = if let Stage::GivenUp(ended) = known.stage { ended } else { time };
+            (known.who, known.call) = (Who::Known(actor), record.call);
+            self.came_to_nothing(acts, &known, ended, record.errno);
+        } else if !self.is_told(record, pid) {
+            let mut new = Connection::new(&record.socket, 0, Stage::Connecting, time, Who::Known(actor));
+            (new.direction, new.call) = (Some(Direction::Outbound), record.call);
+            new.is_from_memory = record.flags & socket_flags::USER_MEMORY != 0;
+            self.came_to_nothing(acts, &new, time, record.errno);
+        }
+        // Whatever this socket is told to do next is something new.
+        self.failures.pop(&name);
+    }
+
+    /// Whether a failure was told by a change of state. The call may say no more than that there was one.
+    fn is_told(&self, record: &SocketCall, pid: u32) -> bool {
+        self.failures.peek(&record.socket.socket).is_some_and(|told| {
+            told.pid == pid && told.errno.is_none_or(|errno| [errno, ECONNABORTED].contains(&record.errno))
+        })
+    }
+
+    /// A process waits for connections.
+    pub(in crate::network) fn listens(
+        &mut self,
+        acts: &mut Acts<P>,
+        record: &SocketCall,
+        actor: Arc<Actor<P>>,
+    ) {
+        let (name, time) = (record.socket.socket, record.header.time);
+        let Some(actor) = self.claims(record, actor) else { return };
+        if let Some(known) = self.table.get_mut(&name).filter(|known| known.stage == Stage::Listening) {
+            // It did before, with another queue.
+            (known.backlog, known.call) = (record.value, record.call);
+            known.tell_listen(acts, time);
+            return;
+        }
+        self.make_way(acts, name, time);
+        let id = acts.name(name, time);
+        let mut new = Connection::new(&record.socket, id, Stage::Listening, time, Who::Known(actor));
+        (new.made, new.call, new.backlog) = (Some(time), record.call, record.value);
+        match self.insert(acts, new) {
+            Ok(()) => self.table[&name].tell_listen(acts, time),
+            Err(mut new) => {
+                acts.lose("table_full");
+                new.id = 0;
+                new.tell_listen(acts, time);
+            }
+        }
+    }
+
+    /// A process took a connection.
+    pub(in crate::network) fn accepts(
+        &mut self,
+        acts: &mut Acts<P>,
+        record: &SocketCall,
+        actor: Arc<Actor<P>>,
+    ) {
+        let (name, time) = (record.socket.socket, record.header.time);
+        let Some(actor) = self.claims(record, actor) else { return };
+        match self.table.get_mut(&name) {
+            Some(known) if known.stage == Stage::Waiting => {
+                known.refresh(&record.socket);
+                (known.who, known.call, known.begun) = (Who::Known(actor), record.call, time);
+                self.opens(acts, name, time);
+            }
+            Some(known) if known.stage == Stage::Open && known.attribution == Attribution::Listener => {
+                // It was told as taken by the listener.
+                (known.who, known.attribution) = (Who::Known(actor), Attribution::Opener);
+            }
+            _ => {
+                self.make_way(acts, name, time);
+                let id = acts.name(name, time);
+                let mut new = Connection::new(&record.socket, id, Stage::Open, time, Who::Known(actor));
+                (new.made, new.direction, new.call) = (Some(time), Some(Direction::Inbound), record.call);
+                match self.insert(acts, new) {
+                    Ok(()) => self.opens(acts, name, time),
+                    Err(mut new) => {
+                        acts.lose("table_full");
+                        new.id = 0;
+                        new.tell_accept(acts);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A call from before the time at which its socket was found open tells who made it, and nothing new: `None`
+    /// then, else the actor again.
+    fn claims(&mut self, record: &SocketCall, actor: Arc<Actor<P>>) -> Option<Arc<Actor<P>>> {
+        let older = |known: &&mut Box<Connection<P>>| known.is_older(record.header.time);
+        let Some(known) = self.table.get_mut(&record.socket.socket).filter(older) else { return Some(actor) };
+        (known.who, known.attribution) = (Who::Known(actor), Attribution::Opener);
+        None
+    }
+}
