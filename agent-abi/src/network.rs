@@ -57,8 +57,8 @@ const _: () = assert!(size_of::<NetworkSettings>() == NetworkSettings::WORDS * s
 /// A key of the map `UNIX_NAMES`: the name of a unix socket, padded with zeros.
 pub type UnixName = [u64; 14];
 
-/// Most unix sockets that are watched by name.
-pub const UNIX_SOCKETS: u32 = 64;
+/// Most names of unix sockets that are watched.
+pub const UNIX_SOCKETS: u32 = 128;
 
 /// Longest name of a unix socket, in bytes; it fits a [`UnixName`].
 pub const UNIX_PATH_MAX: usize = 108;

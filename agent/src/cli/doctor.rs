@@ -141,6 +141,8 @@ fn try_sensors(host: &Host, mut config: Config, with_events: bool) -> Tried {
     config.kinds = vec![ALL_KINDS.to_owned()];
     config.filters.clear();
     config.files = ground.files();
+    // What is told when a window ends is to come before nobody waits any more.
+    config.network.fold = Period::from_millis(200);
     let start = Instant::now();
     let mut loaded = match sensors::load(&config) {
         Ok(loaded) => loaded,

@@ -111,7 +111,7 @@ pub(super) fn network(config: &Config) -> Option<NetworkOptions> {
             connections: most,
             flows: most,
         },
-        unix: config.network.unix.clone(),
+        unix: config.network.unix_sockets(),
     })
 }
 

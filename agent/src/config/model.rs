@@ -273,9 +273,12 @@ pub struct Network {
     /// A flow of datagrams that nothing went by for so long has ended.
     #[schemars(extend("x-range" = {"least": "1s", "most": "1h"}))]
     pub idle: Period,
-    /// Unix sockets of which connections are recorded: paths as they were bound, or `@` and an abstract name.
-    /// What is below `/run` is found below `/var/run` too, and the other way round. Without a list those of
-    /// container runtimes, whoever may speak to which rules the host.
+    /// Whether connections to the unix sockets of container runtimes are recorded, as whoever may speak to one
+    /// rules the host: those of docker, containerd, CRI-O, podman, cri-dockerd, BuildKit, k3s and LXD, where they
+    /// are by default.
+    pub runtimes: bool,
+    /// Other unix sockets of which connections are recorded: paths as they were bound, or `@` and an abstract
+    /// name. What is below `/run` is found below `/var/run` too, and the other way round.
     #[schemars(schema_with = "shape::unix_sockets")]
     pub unix: Vec<String>,
     /// Connections, and flows of datagrams, that are known at a time. It bounds the memory for that; of what is
@@ -554,6 +557,21 @@ impl Default for Redact {
 
 impl Default for Network {
     fn default() -> Self {
+        Self {
+            fold: Period::from_secs(5),
+            idle: Period::from_secs(30),
+            runtimes: true,
+            unix: Vec::new(),
+            connections: 65536,
+        }
+    }
+}
+
+impl Network {
+    /// Names of unix sockets of which connections are recorded.
+    #[must_use]
+    pub fn unix_sockets(&self) -> Vec<String> {
+        /// Where container runtimes listen by default.
         const RUNTIMES: [&str; 9] = [
             "/run/docker.sock",
             "/run/containerd/containerd.sock",
@@ -565,12 +583,8 @@ impl Default for Network {
             "/run/lxd.socket",
             "/var/snap/lxd/common/lxd/unix.socket",
         ];
-        Self {
-            fold: Period::from_secs(5),
-            idle: Period::from_secs(30),
-            unix: RUNTIMES.map(ToOwned::to_owned).to_vec(),
-            connections: 65536,
-        }
+        let runtimes = RUNTIMES.iter().filter(|_| self.runtimes).map(|name| (*name).to_owned());
+        runtimes.chain(self.unix.iter().cloned()).collect()
     }
 }
 

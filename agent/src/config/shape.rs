@@ -248,7 +248,8 @@ shapes! {
         list(&operation, &json!({"minItems": 1, "maxItems": most, "uniqueItems": true, "examples": [["read", "change"]]}))
     };
     unix_sockets = |_| {
-        let most = nightjar_abi::network::UNIX_SOCKETS / 2;
+        // Each may have two, and those of container runtimes are not counted.
+        let most = nightjar_abi::network::UNIX_SOCKETS / 4;
         list(&text("unix-socket"), &json!({"maxItems": most, "uniqueItems": true, "examples": [["/run/docker.sock"]]}))
     };
     match_kind = |_| one_or_many(text("kind"));

@@ -228,7 +228,19 @@ impl Meter {
         let processes = view.pipeline.table_stats();
         let (cgroups, cgroups_bound) = view.pipeline.cgroups_known();
         let (history, history_bytes, history_bound) = view.outputs.hub.history();
-        vec![
+        let sockets = view.pipeline.sockets_known().into_iter().flat_map(|known| {
+            [
+                ("connections", known.connections, known.most_connections),
+                ("flows", known.flows, known.most_flows),
+            ]
+        });
+        let sockets = sockets.map(|(name, entries, bound)| v1::TableStatus {
+            name: name.to_owned(),
+            entries: entries as u64,
+            bound: bound as u64,
+            ..v1::TableStatus::default()
+        });
+        let mut tables = vec![
             v1::TableStatus {
                 name: "processes".to_owned(),
                 entries: processes.processes as u64,
@@ -256,7 +268,9 @@ impl Meter {
                 bytes_bound: history_bound as u64,
                 ..v1::TableStatus::default()
             },
-        ]
+        ];
+        tables.extend(sockets);
+        tables
     }
 }
 
