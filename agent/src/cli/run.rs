@@ -109,7 +109,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<()> {
     let duration = arguments.duration.map(Period::duration);
     let setup = Setup { config_file: global.config.clone(), flags, configuration, log, notifier };
     let report = runtime.block_on(async move {
-        let agent = Agent::start(setup, loaded, destinations, socket).await?;
+        let agent = Box::pin(Agent::start(setup, loaded, destinations, socket)).await?;
         agent.run(duration.unwrap_or(FOREVER)).await
     })?;
     report.tell();

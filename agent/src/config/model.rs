@@ -274,7 +274,7 @@ pub struct Network {
     #[schemars(extend("x-range" = {"least": "1s", "most": "1h"}))]
     pub idle: Period,
     /// Whether connections to the unix sockets of container runtimes are recorded, as whoever may speak to one
-    /// rules the host: those of docker, containerd, CRI-O, podman, cri-dockerd, BuildKit, k3s and LXD, where they
+    /// rules the host: those of docker, containerd, CRI-O, podman, cri-dockerd, buildkit, k3s and LXD, where they
     /// are by default.
     pub runtimes: bool,
     /// Other unix sockets of which connections are recorded: paths as they were bound, or `@` and an abstract

@@ -39,11 +39,11 @@ pub(super) fn root() -> io::Result<OwnedFd> {
 /// Where somebody has mounted it.
 fn mounted() -> Option<OwnedFd> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let places = mounts.lines().filter_map(|line| {
+    let mut places = mounts.lines().filter_map(|line| {
         let (before, after) = line.split_once(" - ")?;
         after.starts_with("cgroup2 ").then(|| before.split(' ').nth(4))?
     });
-    places.filter_map(open).next()
+    places.find_map(open)
 }
 
 fn open(place: &str) -> Option<OwnedFd> {

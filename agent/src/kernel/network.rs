@@ -97,9 +97,11 @@ fn unix_name(name: &str) -> Option<UnixName> {
 fn words(key: &FlowKey) -> [u64; KEY_WORDS] {
     let (low, high) = key.remote.split_at(8);
     let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().expect("eight bytes"));
-    let [a, b, c, d] = key.pid.to_ne_bytes();
-    let [e, f] = key.remote_port.to_ne_bytes();
-    [key.socket, word(low), word(high), u64::from_ne_bytes([a, b, c, d, e, f, key.protocol, key.version])]
+    let mut last = [0; 8];
+    last[..4].copy_from_slice(&key.pid.to_ne_bytes());
+    last[4..6].copy_from_slice(&key.remote_port.to_ne_bytes());
+    last[6..].copy_from_slice(&[key.protocol, key.version]);
+    [key.socket, word(low), word(high), u64::from_ne_bytes(last)]
 }
 
 #[cfg(test)]

@@ -138,17 +138,15 @@ impl Pipeline {
         body.opener = opener.map(|opener| self.opener(&opener));
         match who {
             Who::Known(actor) => self.make(kind, time, &actor.info, &actor.process, |_| Body::Network(body)),
-            Who::Task(task) => match self.table.get(&task).cloned() {
-                Some(process) => {
-                    let mut info = process.info;
-                    info.task.tid = task.tid;
-                    self.make(kind, time, &info, &process, |_| Body::Network(body))
-                }
-                None => {
+            Who::Task(task) => {
+                let Some(process) = self.table.get(&task).cloned() else {
                     body.attribution.clear();
-                    self.of_nobody(kind, time, body)
-                }
-            },
+                    return self.of_nobody(kind, time, body);
+                };
+                let mut info = process.info;
+                info.task.tid = task.tid;
+                self.make(kind, time, &info, &process, |_| Body::Network(body))
+            }
             Who::Nobody => self.of_nobody(kind, time, body),
         }
     }
