@@ -263,7 +263,9 @@ fn describe(to: *mut SocketInfo, skb: *mut __sk_buff, sock: *const u8, packet: &
         if socket.is_none_or(|socket| socket.address_in(SOCKET_FILE) == 0) {
             return Described::OfKernel;
         }
-        socket::write(to, sock, packet.key.socket);
+        let mut ends = [0; socket::ENDS / 8];
+        let Some(copy) = socket::copy(&mut ends, sock) else { return Described::Fault };
+        socket::write(to, copy, packet.key.socket);
         (*to).local = packet.local;
         (*to).remote = packet.key.remote;
         (*to).local_port = packet.local_port;

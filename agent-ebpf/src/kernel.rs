@@ -151,6 +151,65 @@ impl<S, A: Access> Ptr<S, A> {
     }
 }
 
+/// A kernel structure, wherever its fields are read from.
+pub trait Fields<S>: Copy {
+    /// How what it points to is reached.
+    type Beyond: Access;
+
+    /// Value of a number; zero where the kernel does not have the field.
+    fn get<T: Copy + Default>(self, field: Field<S, T>) -> T;
+
+    /// Eight bytes of an embedded array, from its byte `at` on; zero where the kernel does not have it.
+    fn word(self, field: Field<S, Embedded<Bytes>>, at: usize) -> u64;
+
+    /// What a pointer leads to.
+    fn follow<U>(self, field: Field<S, To<U>>) -> Option<Ptr<U, Self::Beyond>>;
+}
+
+impl<S, A: Access> Fields<S> for Ptr<S, A> {
+    type Beyond = A;
+
+    #[inline(always)]
+    fn get<T: Copy + Default>(self, field: Field<S, T>) -> T {
+        Self::get(self, field)
+    }
+
+    #[inline(always)]
+    fn word(self, field: Field<S, Embedded<Bytes>>, at: usize) -> u64 {
+        Self::word(self, field, at)
+    }
+
+    #[inline(always)]
+    fn follow<U>(self, field: Field<S, To<U>>) -> Option<Ptr<U, A>> {
+        Self::follow(self, field)
+    }
+}
+
+impl<S, const N: usize> Fields<S> for Copied<S, N> {
+    type Beyond = Probed;
+
+    #[inline(always)]
+    fn get<T: Copy + Default>(self, field: Field<S, T>) -> T {
+        Self::get(self, field)
+    }
+
+    #[inline(always)]
+    fn word(self, field: Field<S, Embedded<Bytes>>, at: usize) -> u64 {
+        match offset(field) {
+            // SAFETY: inside the copy; the place is a constant to the verifier.
+            Some(offset) if offset + at + size_of::<u64>() <= N => unsafe {
+                self.bytes.add(offset + at).cast::<u64>().read_unaligned()
+            },
+            _ => self.original.word(field, at),
+        }
+    }
+
+    #[inline(always)]
+    fn follow<U>(self, field: Field<S, To<U>>) -> Option<Ptr<U, Probed>> {
+        Ptr::new(self.address_in(field) as *const u8)
+    }
+}
+
 /// The first `N` bytes of a kernel structure, copied in one go: several fields for the price of one.
 pub struct Copied<S, const N: usize> {
     bytes: *const u8,

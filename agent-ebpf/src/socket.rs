@@ -13,7 +13,7 @@ use nightjar_abi::{
 
 use crate::{
     globals,
-    kernel::{Access, Probed, Ptr, Typed},
+    kernel::{Copied, Fields, Probed, Ptr, Typed},
     task,
 };
 
@@ -27,6 +27,17 @@ pub const IPPROTO_TCP: u16 = 6;
 
 /// The second half of an IPv6 address that stands for an IPv4 one begins so, in the order of the network.
 const MAPPED: u64 = 0xFFFF_0000;
+
+/// Bytes of a socket that have its ends and its state: what is copied in one go where each read costs a call.
+pub const ENDS: usize = 144;
+/// Room for such a copy.
+pub type Ends = [u64; ENDS / 8];
+
+/// Copies the beginning of a socket.
+#[inline(always)]
+pub fn copy(to: &mut Ends, sock: Ptr<Sock, Probed>) -> Option<Copied<Sock, ENDS>> {
+    Copied::read((to as *mut Ends).cast(), sock.address())
+}
 
 /// Nobody.
 pub const NO_TASK: TaskRef = TaskRef { pid: 0, tid: 0, start: 0, exec_id: 0 };
@@ -54,7 +65,7 @@ pub fn current() -> Option<TaskRef> {
 
 /// Fills a [`SocketInfo`] from the socket itself, whose name is `name`.
 #[inline(always)]
-pub fn write<A: Access>(to: *mut SocketInfo, sock: Ptr<Sock, A>, name: u64) {
+pub fn write(to: *mut SocketInfo, sock: impl Fields<Sock>, name: u64) {
     let family = sock.get(SOCK_FAMILY);
     // SAFETY: `to` points into a record of ours, whose members are aligned; addresses are bytes.
     unsafe {

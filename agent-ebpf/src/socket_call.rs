@@ -188,8 +188,10 @@ fn returned<A: Access>(count: Count, task: Ptr<Task, A>, number: u32, result: i6
             return;
         };
         fd = registers.get(REGISTERS_ARG1) & u64::from(u32::MAX);
-        given = registers.get(REGISTERS_ARG2);
-        given_len = registers.get(REGISTERS_ARG3) & u64::from(u32::MAX);
+        if result < 0 {
+            given = registers.get(REGISTERS_ARG2);
+            given_len = registers.get(REGISTERS_ARG3) & u64::from(u32::MAX);
+        }
     }
     let file = if file == 0 { watch::file_of(task, fd) } else { file };
     let sock = sock_of(file);
@@ -314,7 +316,9 @@ fn record<A: Access>(
             return Outcome::Fault;
         }
         let name = if is_of_datagrams(sock) { sock.get(SOCK_COOKIE) } else { call.sock };
-        socket::write(&raw mut (*record).socket, sock, name);
+        let mut ends = [0; socket::ENDS / 8];
+        let Some(copy) = socket::copy(&mut ends, sock) else { return Outcome::Fault };
+        socket::write(&raw mut (*record).socket, copy, name);
         (*record).flags = socket_flags::ACTED;
         if call.result < 0 {
             (*record).errno = -call.result as u32;

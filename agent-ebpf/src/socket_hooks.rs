@@ -189,7 +189,8 @@ fn describe(to: *mut SocketInfo, ctx: &SockContext) -> Option<()> {
         place.write_volatile(ctx.sock as u64);
         let sock = Ptr::<Sock, Probed>::new(place.read_volatile() as *const u8)?;
         let name = if has_connections(ctx) { sock.address() } else { bpf_get_socket_cookie(ctx.sock.cast()) };
-        socket::write(to, sock, name);
+        let mut ends = [0; socket::ENDS / 8];
+        socket::write(to, socket::copy(&mut ends, sock)?, name);
     }
     Some(())
 }
