@@ -448,8 +448,8 @@ layouts! {
         protocol: u16,
         /// `SOCK_*`
         kind: u16,
-        /// Zero.
-        reserved: u16,
+        /// `AF_*` of the socket, where that of its packets is another: an IPv6 one may talk IPv4.
+        own_family: u16,
         /// Inode number of the network namespace.
         netns: u32,
         /// Index of the interface that it is bound to or that its packets take; zero: not known.

@@ -13,7 +13,7 @@ use nightjar_abi::{
 
 use crate::{
     globals,
-    kernel::{Copied, Fields, Probed, Ptr, Typed},
+    kernel::{Access, Copied, Fields, Probed, Ptr, Typed},
     task,
 };
 
@@ -51,16 +51,24 @@ pub fn settings() -> Option<&'static NetworkSettings> {
     NETWORK_SETTINGS.get(0)
 }
 
-/// Who runs now.
+/// Who runs now, unless that is a thread of the kernel, which does what others began.
 #[inline(always)]
 pub fn current() -> Option<TaskRef> {
     if globals::HAVE_TASK_PT_REGS.load() != 0 {
         // SAFETY: no preconditions.
-        task::task_ref(Ptr::<Task, Typed>::new(unsafe { bpf_get_current_task_btf() }.cast())?)
+        process(Ptr::<Task, Typed>::new(unsafe { bpf_get_current_task_btf() }.cast())?)
     } else {
         // SAFETY: no preconditions.
-        task::task_ref(Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8)?)
+        process(Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8)?)
     }
+}
+
+#[inline(always)]
+fn process<A: Access>(task: Ptr<Task, A>) -> Option<TaskRef> {
+    if task.get(TASK_FLAGS) & task::PF_KTHREAD != 0 {
+        return None;
+    }
+    task::task_ref(task)
 }
 
 /// Fills a [`SocketInfo`] from the socket itself, whose name is `name`.
@@ -93,7 +101,7 @@ pub fn write(to: *mut SocketInfo, sock: impl Fields<Sock>, name: u64) {
         (*to).family = family;
         (*to).protocol = sock.get(SOCK_PROTOCOL);
         (*to).kind = sock.get(SOCK_TYPE);
-        (*to).reserved = 0;
+        (*to).own_family = family;
         (*to).netns = sock.follow(SOCK_NET).map_or(0, |net| net.get(NET_INUM));
         (*to).scope = sock.get(SOCK_BOUND_INTERFACE);
         (*to).reserved2 = 0;

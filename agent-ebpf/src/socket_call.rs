@@ -14,7 +14,7 @@ use nightjar_abi::{
     fields::*,
     hook::{DropReason, Hook},
     network::{UNIX_PATH_MAX, UNIX_SOCKETS, UnixName},
-    record::{Kind, SocketCall, SocketInfo, socket_act, socket_call, socket_flags},
+    record::{Kind, SocketCall, SocketInfo, Span, socket_act, socket_call, socket_flags},
 };
 
 use crate::{
@@ -50,6 +50,7 @@ const IPPROTO_ICMPV6: u16 = 58;
 const IPPROTO_UDPLITE: u16 = 136;
 const IPPROTO_MPTCP: u16 = 262;
 const AF_NETLINK: u16 = 16;
+const AF_PACKET: u16 = 17;
 const SOCK_DGRAM: u16 = 2;
 /// Protocols of netlink that every program uses: routes, the events of devices, the generic one.
 const NETLINK_ROUTE: u16 = 0;
@@ -76,6 +77,8 @@ struct Call {
     /// The address that the process gave, and its length.
     given: u64,
     given_len: u64,
+    /// The protocol that was asked for, of a new socket.
+    protocol: u16,
 }
 
 /// A call returned.
@@ -179,15 +182,19 @@ fn with_task(count: Count, number: u32, result: i64, file: u64) {
 
 #[inline(always)]
 fn returned<A: Access>(count: Count, task: Ptr<Task, A>, number: u32, result: i64, file: u64) {
-    let (mut given, mut given_len, mut fd) = (0, 0, result as u64);
-    if number == SYS_CONNECT || number == SYS_BIND {
+    let (mut given, mut given_len, mut protocol, mut fd) = (0, 0, 0, result as u64);
+    if number == SYS_CONNECT || number == SYS_BIND || number == SYS_SOCKET {
         let registers = Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8)
             .and_then(syscall::registers);
         let Some(registers) = registers else {
             count.dropped(DropReason::ReadFault);
             return;
         };
-        fd = registers.get(REGISTERS_ARG1) & u64::from(u32::MAX);
+        if number == SYS_SOCKET {
+            protocol = registers.get(REGISTERS_ARG3) as u16;
+        } else {
+            fd = registers.get(REGISTERS_ARG1) & u64::from(u32::MAX);
+        }
         if result < 0 {
             given = registers.get(REGISTERS_ARG2);
             given_len = registers.get(REGISTERS_ARG3) & u64::from(u32::MAX);
@@ -200,7 +207,7 @@ fn returned<A: Access>(count: Count, task: Ptr<Task, A>, number: u32, result: i6
         count.filtered();
         return;
     };
-    let call = Call { number, result, sock: sock.address(), given, given_len };
+    let call = Call { number, result, sock: sock.address(), given, given_len, protocol };
     let family = sock.get(SOCK_FAMILY);
     let Some(act) = act_of(call, family, sock) else {
         count.filtered();
@@ -301,8 +308,9 @@ fn record<A: Access>(
     let mut tail = Tail::<START, ROOM>::new(scratch);
     // SAFETY: `record` is our own memory.
     unsafe {
-        if act == socket_act::UNIX_CONNECT {
-            match unix_name(&mut tail, sock) {
+        if family == AF_UNIX {
+            let name = if call.result < 0 { given_name(&mut tail, call) } else { unix_name(&mut tail, sock) };
+            match name {
                 Some(path) => {
                     socket::clear_call(record);
                     (*record).path = path;
@@ -319,10 +327,16 @@ fn record<A: Access>(
         let mut ends = [0; socket::ENDS / 8];
         let Some(copy) = socket::copy(&mut ends, sock) else { return Outcome::Fault };
         socket::write(&raw mut (*record).socket, copy, name);
+        if family == AF_PACKET {
+            // The socket has it where only its own code knows.
+            (*record).socket.protocol = u16::from_be(call.protocol);
+        }
         (*record).flags = socket_flags::ACTED;
         if call.result < 0 {
             (*record).errno = -call.result as u32;
-            if call.given_len != 0 && (family == AF_INET || family == AF_INET6) {
+            if family == AF_UNIX {
+                (*record).flags = socket_flags::ACTED | socket_flags::USER_MEMORY;
+            } else if call.given_len != 0 {
                 take_given(record, call, act);
             }
         }
@@ -385,28 +399,56 @@ fn take_given(record: *mut SocketCall, call: Call, act: u32) {
 
 /// The name of the unix socket that this one is connected to, if connections to it are told of.
 #[inline(always)]
-fn unix_name(tail: &mut Tail<START, ROOM>, sock: Ptr<Sock, Probed>) -> Option<nightjar_abi::record::Span> {
-    /// Of the family, before the name.
-    const BEFORE: u64 = 2;
+fn unix_name(tail: &mut Tail<START, ROOM>, sock: Ptr<Sock, Probed>) -> Option<Span> {
     let address = sock.cast::<UnixSock>().follow(UNIX_PEER)?.follow(UNIX_ADDRESS)?;
-    let len = u64::from(address.get(UNIX_ADDRESS_LEN)).checked_sub(BEFORE)?;
+    let len = name_len(u64::from(address.get(UNIX_ADDRESS_LEN)))?;
+    let from = address.embedded(UNIX_ADDRESS_NAME)?.address() + BEFORE_NAME;
+    let place = clear_place(tail);
+    // SAFETY: 128 bytes from `place` on are inside the scratch buffer.
+    unsafe { bpf_probe_read_kernel(place.cast(), len as u32, from as *const _) };
+    watched_name(tail, place, len)
+}
+
+/// The name that the process gave, if connections to it are told of.
+#[inline(always)]
+fn given_name(tail: &mut Tail<START, ROOM>, call: Call) -> Option<Span> {
+    let len = name_len(call.given_len)?;
+    let place = clear_place(tail);
+    // SAFETY: 128 bytes from `place` on are inside the scratch buffer.
+    unsafe { bpf_probe_read_user(place.cast(), len as u32, (call.given + BEFORE_NAME) as *const _) };
+    watched_name(tail, place, len)
+}
+
+/// Bytes of a `struct sockaddr_un` before the name: the family.
+const BEFORE_NAME: u64 = 2;
+
+/// Length of the name in an address of this length, which no unix socket without a name has.
+#[inline(always)]
+fn name_len(address_len: u64) -> Option<u64> {
+    let len = address_len.checked_sub(BEFORE_NAME)?;
     if len == 0 || len > UNIX_PATH_MAX as u64 {
         return None;
     }
-    let len = bound::<127>(len);
-    let from = address.embedded(UNIX_ADDRESS_NAME)?.address() + BEFORE;
-    let mut name: UnixName = [0; 14];
+    Some(bound::<127>(len))
+}
+
+/// Where a name goes: more zeros than the longest has bytes, as a mask that bounds its length lets more through.
+#[inline(always)]
+fn clear_place(tail: &Tail<START, ROOM>) -> *mut u8 {
     let place = tail.place();
-    // Read to where more than enough room is, and from there to the key: a length that varies is bounded by a mask,
-    // which would let through more than the key has.
     // SAFETY: 128 bytes from `place` on are inside the scratch buffer.
+    unsafe { place.cast::<[u64; 16]>().write_unaligned([0; 16]) };
+    place
+}
+
+/// Takes a name into the record if it is one of those that are watched.
+#[inline(always)]
+fn watched_name(tail: &mut Tail<START, ROOM>, place: *const u8, len: u64) -> Option<Span> {
+    let mut name: UnixName = [0; 14];
+    // SAFETY: as many bytes are there; the map's own memory.
     unsafe {
-        place.cast::<[u64; 16]>().write_unaligned([0; 16]);
-        bpf_probe_read_kernel(place.cast(), len as u32, from as *const _);
-        // A path ends with a zero, an abstract name does not.
         name.copy_from_slice(core::slice::from_raw_parts(place.cast::<u64>(), 14));
+        UNIX_NAMES.get(&name)?;
     }
-    // SAFETY: the map's own memory.
-    unsafe { UNIX_NAMES.get(&name) }?;
     Some(tail.span(len, 0))
 }

@@ -82,8 +82,8 @@ fn attempt(ctx: &SockAddrContext, is_v6: bool) {
         (*socket).remote_port = u16::from_be((&raw const (*given).user_port).read_volatile() as u16);
         if let Some(task) = socket::current() {
             (*record).task = task;
+            (*record).flags = socket_flags::ACTED;
         }
-        (*record).flags = socket_flags::ACTED;
         (*record).change = socket_change::ATTEMPT;
         (*record).header = count.header(Kind::SocketState, size_of::<SocketState>() as u64);
     }
@@ -164,8 +164,8 @@ pub fn socket_release(ctx: SockContext) -> i32 {
         socket::clear_state(record);
         if let Some(task) = socket::current() {
             (*record).task = task;
+            (*record).flags = socket_flags::ACTED;
         }
-        (*record).flags = socket_flags::ACTED;
         (*record).change = socket_change::RELEASED;
         (*record).header = count.header(Kind::SocketState, size_of::<SocketState>() as u64);
     }

@@ -122,8 +122,10 @@ fn change(count: Count, sock: Ptr<Sock, Typed>, old: u32, new: u32) {
                 }
             }
         }
+        let mut flags = if remote_ended { socket_flags::REMOTE_ENDED } else { 0 };
         if acted && let Some(task) = socket::current() {
             (*record).task = task;
+            flags |= socket_flags::ACTED;
         }
         if new == CLOSE && sock.get(SOCK_PROTOCOL) == IPPROTO_TCP {
             // SAFETY: a typed pointer to a socket; null where it is not of TCP.
@@ -136,8 +138,7 @@ fn change(count: Count, sock: Ptr<Sock, Typed>, old: u32, new: u32) {
         (*record).errno = errno;
         (*record).old = old as u8;
         (*record).new = new as u8;
-        (*record).flags = if acted { socket_flags::ACTED } else { 0 }
-            | if remote_ended { socket_flags::REMOTE_ENDED } else { 0 };
+        (*record).flags = flags;
         (*record).header = count.header(Kind::SocketState, size_of::<SocketState>() as u64);
     }
     count.submit(entry);

@@ -13,7 +13,7 @@ use crate::{
 
 /// `PF_KTHREAD`
 /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/sched.h#L1690>
-const PF_KTHREAD: u32 = 0x0020_0000;
+pub const PF_KTHREAD: u32 = 0x0020_0000;
 /// Bit of `PFA_NO_NEW_PRIVS` in `task_struct.atomic_flags`.
 const NO_NEW_PRIVS: u64 = 1;
 /// `AUDIT_SID_UNSET` and the invalid user ID.

@@ -8,6 +8,8 @@ use nightjar_proto::{
     v1::{NetworkActivity, NetworkEndpoint},
 };
 
+use crate::decode::padded;
+
 /// Families that are looked at here; [`FAMILIES`] has the others' names.
 mod family {
     pub const UNIX: u16 = 1;
@@ -133,7 +135,8 @@ pub(super) fn connection(socket: &SocketInfo) -> NetworkActivity {
 /// A socket and its end here, which is shown where it is no address in particular too (`0.0.0.0`).
 pub(super) fn listener(socket: &SocketInfo) -> NetworkActivity {
     let local = ip(socket, &socket.local);
-    let ipv4_mapped = local.is_some_and(|(_, mapped)| mapped);
+    let ipv4_mapped = local.is_some_and(|(_, mapped)| mapped)
+        || (socket.family == family::INET && socket.own_family == family::INET6);
     NetworkActivity {
         protocol: protocol(socket),
         family: if ipv4_mapped { "ipv4".to_owned() } else { family_name(socket.family) },
@@ -154,7 +157,8 @@ pub(super) fn listener(socket: &SocketInfo) -> NetworkActivity {
 pub(super) fn unix_path(path: &[u8]) -> String {
     match path {
         [0, name @ ..] => format!("@{}", text::from_bytes(name)),
-        path => text::from_bytes(path),
+        // The kernel counts the zero at its end.
+        path => text::from_bytes(padded(path)),
     }
 }
 
@@ -199,7 +203,9 @@ fn endpoint(socket: &SocketInfo, bytes: &[u8; 16]) -> Option<NetworkEndpoint> {
         }
         _ => return None,
     };
-    let scope_id = if is_of_link(socket, bytes) { socket.scope } else { 0 };
+    // A socket that is bound to no interface has the one that its packets take.
+    let scope = if socket.scope == 0 { socket.interface } else { socket.scope };
+    let scope_id = if is_of_link(socket, bytes) { scope } else { 0 };
     Some(NetworkEndpoint { address, scope_id, ..NetworkEndpoint::default() })
 }
 
@@ -231,6 +237,8 @@ fn protocol(socket: &SocketInfo) -> String {
             known.map_or_else(|| number.to_string(), |(_, name, _)| (*name).to_owned())
         }
         family::NETLINK => lookup(NETLINKS, number).map_or_else(|| number.to_string(), str::to_owned),
+        // Not known of one that io_uring made.
+        family::PACKET if number == 0 => String::new(),
         family::PACKET => lookup(ETHERNETS, number).map_or_else(|| format!("{number:04x}"), str::to_owned),
         _ => String::new(),
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use nightjar_abi::record::{SocketCall, SocketState, socket_act, socket_change};
+use nightjar_abi::record::{SocketCall, SocketState, socket_act, socket_change, socket_flags};
 use nightjar_proto::v1::{NetworkActivity, NetworkEndpoint};
 
 use super::{
@@ -78,13 +78,16 @@ impl<P> Monitor<P> {
         let acts = &mut self.acts;
         match record.act {
             socket_act::CONNECT => self.connections.connects(acts, record, actor),
+            socket_act::CONNECT_FAILED if !path.is_empty() => self.connected_by_path(record, path, actor),
             socket_act::CONNECT_FAILED => self.connections.connect_failed(acts, record, actor),
             socket_act::LISTEN => self.connections.listens(acts, record, actor),
             socket_act::ACCEPT => self.connections.accepts(acts, record, actor),
             socket_act::DATAGRAM => self.datagrams.sent(acts, record, actor),
             socket_act::BIND => self.bound(record, actor),
             socket_act::SOCKET => {
-                let body = describe::connection(&record.socket);
+                // It has no end yet, here or there.
+                let body =
+                    NetworkActivity { local: None, remote: None, ..describe::connection(&record.socket) };
                 self.tell_call("network.socket", record, Who::Known(actor), body);
             }
             socket_act::UNIX_CONNECT => self.connected_by_path(record, path, actor),
@@ -188,6 +191,7 @@ impl<P> Monitor<P> {
             direction: "outbound".to_owned(),
             outcome: if record.errno == 0 { "established" } else { "failed" }.to_owned(),
             remote: Some(remote),
+            source: if record.flags & socket_flags::USER_MEMORY == 0 { "" } else { "user_memory" }.to_owned(),
             ..describe::connection(&record.socket)
         };
         self.tell_call("network.connect", record, Who::Known(actor), body);

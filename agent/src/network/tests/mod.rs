@@ -49,7 +49,7 @@ fn tcp(socket: u64) -> SocketInfo {
         family: 2,
         protocol: 6,
         kind: 1,
-        reserved: 0,
+        own_family: 0,
         netns: 4_026_531_840,
         interface: 0,
         scope: 0,
