@@ -535,6 +535,21 @@ layouts! {
     }
 }
 
+impl FileInfo {
+    /// No file.
+    pub const NONE: Self = Self {
+        inode: 0,
+        device: 0,
+        links: 0,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        mount_flags: 0,
+        flags: 0,
+        reserved: 0,
+    };
+}
+
 /// Flags of a [`Span`].
 pub mod span_flags {
     /// Bytes are missing: at the front of a path, at the end of anything else.

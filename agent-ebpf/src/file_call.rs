@@ -209,17 +209,7 @@ fn find<A: Access>(
     // SAFETY: the map's own memory.
     unsafe {
         *to = Operand {
-            file: FileInfo {
-                inode: 0,
-                device: 0,
-                links: 0,
-                mode: 0,
-                uid: 0,
-                gid: 0,
-                mount_flags: 0,
-                flags: 0,
-                reserved: 0,
-            },
+            file: FileInfo::NONE,
             anchor: NO_ANCHOR,
             size: 0,
             fd: AT_FDCWD,

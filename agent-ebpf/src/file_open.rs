@@ -42,6 +42,7 @@ const O_TRUNC: u64 = 0o1000;
 const S_IFMT: u32 = 0o170_000;
 const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
+
 /// What is to be done about a call.
 enum Outcome {
     /// It is no event.
@@ -189,13 +190,10 @@ fn look<A: Access>(
     let Some(concern) = watch::file(files, settings, dentry, inode, device, kind == S_IFREG) else {
         return Outcome::Fault;
     };
-    let wanted = if mode & (FMODE_WRITE | FMODE_CREATED) == 0 {
-        concern.reads || (settings.proc_names[0] != 0 && is_wanted_on_proc(settings, dentry, volume))
-    } else {
-        concern.writes
-            || concern.reads
-            || (settings.proc_names[0] != 0 && is_wanted_on_proc(settings, dentry, volume))
-    };
+    let only_reads = mode & (FMODE_WRITE | FMODE_CREATED) == 0;
+    let wanted = concern.reads
+        || (!only_reads && concern.writes)
+        || (settings.proc_names[0] != 0 && is_wanted_on_proc(settings, dentry, volume));
     if !wanted && !all {
         return Outcome::Filtered;
     }
@@ -260,7 +258,7 @@ fn look<A: Access>(
         (*record).anchor = if wanted { concern.anchor } else { NO_ANCHOR };
         (*record).size = inode.get(INODE_SIZE);
         (*record).open_flags = flags;
-        (*record).asked_flags = if closes { 0 } else { asked };
+        (*record).asked_flags = asked;
         (*record).reserved = 0;
         (*record).facts = facts;
         (*record).call = if closes { 0 } else { syscall::number_of(ctx) };
@@ -415,17 +413,7 @@ fn failed<A: Access>(
     unsafe {
         let record: *mut FileOpen = (&raw mut (*scratch).record).cast();
         task::write_info(&raw mut (*record).info, task)?;
-        (*record).file = FileInfo {
-            inode: 0,
-            device: 0,
-            links: 0,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            mount_flags: 0,
-            flags: 0,
-            reserved: 0,
-        };
+        (*record).file = FileInfo::NONE;
         (*record).anchor = NO_ANCHOR;
         (*record).size = 0;
         (*record).open_flags = 0;

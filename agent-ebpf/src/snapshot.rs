@@ -2,7 +2,10 @@
 
 use aya_ebpf::{
     cty::c_void,
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_seq_write},
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_get_socket_cookie, bpf_seq_write, bpf_sock_from_file},
+    },
 };
 use nightjar_abi::{
     fields::*,
@@ -11,7 +14,7 @@ use nightjar_abi::{
 };
 
 use crate::{
-    cgroup, credentials,
+    cgroup, credentials, globals,
     kernel::{Probed, Ptr, Typed, bound},
     path::{self, Path},
     send::{Claim, Count, Scratch, header},
@@ -85,6 +88,19 @@ pub extern "C" fn snapshot_sockets(ctx: *mut c_void) -> i32 {
     0
 }
 
+/// The cookie of a socket, which the kernel makes when it is asked for one.
+#[inline(always)]
+fn cookie(file: Ptr<File, Typed>) -> Option<u64> {
+    if globals::HAVE_TASK_PT_REGS.load() == 0 {
+        return None;
+    }
+    // SAFETY: a typed pointer, as the helper wants one; it gives another, or null where that is no socket.
+    let socket = unsafe { bpf_sock_from_file(file.address() as *mut _) };
+    let sock = Ptr::<Socket, Typed>::new(socket.cast())?.follow(SOCKET_SOCK)?;
+    // SAFETY: as above.
+    Some(unsafe { bpf_get_socket_cookie(sock.address() as *mut _) })
+}
+
 /// Describes the socket that a file is, if it is one of the internet.
 #[inline(always)]
 fn open_socket(scratch: *mut Scratch, task: Ptr<Task, Typed>, file: Ptr<File, Typed>) -> Option<u32> {
@@ -106,7 +122,8 @@ fn open_socket(scratch: *mut Scratch, task: Ptr<Task, Typed>, file: Ptr<File, Ty
     // SAFETY: `record` is our own memory.
     unsafe {
         socket::clear_state(record);
-        let name = if has_connections { sock.address() } else { sock.get(SOCK_COOKIE) };
+        let name =
+            if has_connections { sock.address() } else { cookie(file).unwrap_or(sock.get(SOCK_COOKIE)) };
         socket::write(&raw mut (*record).socket, sock, name);
         (*record).task = task::task_ref(task)?;
         (*record).new = sock.get(SOCK_STATE);
@@ -130,17 +147,7 @@ fn snapshot(scratch: *mut Scratch, task: Ptr<Task, Typed>) -> Option<u64> {
         if (bpf_get_current_pid_tgid() >> 32) as u32 == task.get(TASK_TGID) {
             (*record).info.flags |= task_flags::READER;
         }
-        (*record).file = FileInfo {
-            inode: 0,
-            device: 0,
-            links: 0,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            mount_flags: 0,
-            flags: 0,
-            reserved: 0,
-        };
+        (*record).file = FileInfo::NONE;
         (*record).exe = nothing;
         (*record).cwd = nothing;
         (*record).cgroup_path = nothing;

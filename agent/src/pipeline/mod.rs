@@ -454,16 +454,19 @@ impl Pipeline {
             Record::SocketState(record) => Err(self.socket_changed(record)),
             Record::FileOpen(record) => {
                 let (info, now) = (&record.body.info, record.body.header.time);
-                let known = self.table.act(info, now).clone();
+                self.table.act(info, now);
                 let monitor = self.files.as_mut().ok_or(Discard::NotAsked)?;
                 let (kind, activity) = monitor.opened(record)?;
+                // Nearly all that is opened ends above: what is known of the process is not copied for that.
+                let known = self.table.act(info, now).clone();
                 self.make(kind, now, info, &known, |context| context.file(activity))
             }
             Record::FileCall(record) => {
                 let (info, now) = (&record.body.info, record.body.header.time);
-                let known = self.table.act(info, now).clone();
+                self.table.act(info, now);
                 let monitor = self.files.as_mut().ok_or(Discard::NotAsked)?;
                 let (kind, activity) = monitor.called(record)?;
+                let known = self.table.act(info, now).clone();
                 self.make(kind, now, info, &known, |context| context.file(activity))
             }
         }
