@@ -210,8 +210,6 @@ structures! {
     Packet,
     /// `struct io_kiocb`
     UringRequest,
-    /// `struct io_uring_cqe`
-    UringCompletion,
 }
 
 kernel_fields! {
@@ -418,10 +416,8 @@ kernel_fields! {
 
     URING_OPCODE: UringRequest => u8 = ["io_kiocb.opcode"], optional;
     URING_FILE: UringRequest => To<File> = ["io_kiocb.file"], optional;
-    URING_RESULT: UringCompletion => u32 = ["io_uring_cqe.res"], optional;
-    /// Eight (context, ring, request, data, result, flags and two more) since 5.19; four (context, ring, request,
-    /// completion) since 6.16, and of another meaning before 5.13.
-    URING_COMPLETE_ARGS: () => Number = ["args(btf_trace_io_uring_complete)"], optional;
+    /// Since 5.19; by then the tracepoint of completions has the request, which it had not before 5.18.
+    URING_RESULT: UringRequest => u32 = ["io_kiocb.cqe.res"], optional;
     /// Three (context, task, `group_dead`) where the kernel itself says which exit is the last.
     EXIT_ARGS: () => Number = ["args(btf_trace_sched_process_exit)"], required;
 }

@@ -8,14 +8,23 @@ pub struct FlowKey {
     pub socket: u64,
     /// Address there: of IPv4 in the first four bytes.
     pub remote: [u8; 16],
-    /// Process ID of the sender; zero of what is received.
-    pub pid: u32,
+    /// [`sender`]; zero of what is received.
+    pub sender: u32,
     /// Port there; zero where the protocol has none.
     pub remote_port: u16,
     /// `IPPROTO_*`
     pub protocol: u8,
     /// IP version: 4 or 6.
     pub version: u8,
+}
+
+/// Who sends, in 32 bits: the process ID, which has 22 at most, and the lowest bits of `task_struct.self_exec_id`, so that
+/// another program in the same process is another sender.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/threads.h#L31-L35>
+#[must_use]
+#[inline(always)]
+pub const fn sender(pid: u32, exec_id: u64) -> u32 {
+    pid | ((exec_id & 0x3FF) as u32) << 22
 }
 
 /// A value of the map `FLOWS`: what went one way since the flow began.
@@ -28,8 +37,9 @@ pub struct Flow {
     pub bytes: u64,
 }
 
-/// Most flows that are counted at once.
-pub const FLOWS: u32 = 65536;
+/// Most keys of flows that are counted at once, unless the agent wants another number: one for what is sent and one for
+/// what is received.
+pub const FLOWS: u32 = 131_072;
 
 /// The value of the map `NETWORK_SETTINGS`.
 #[repr(C)]

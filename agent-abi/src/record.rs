@@ -434,7 +434,7 @@ layouts! {
         /// Which socket: the address of its `struct sock`, which another may have when it is gone; of a socket that
         /// sends datagrams its cookie, which no other has.
         socket: u64,
-        /// Address here: of IPv4 in the first four bytes, else as in the packet; the context ID of vsock.
+        /// Address here: of IPv4 in the first four bytes, of IPv6 as in the packet, of other families zero.
         local: [u8; 16],
         /// Address there, likewise.
         remote: [u8; 16],
@@ -601,7 +601,8 @@ pub mod open_facts {
 pub mod socket_act {
     /// A connection is about to be made: what comes of it is a [`SocketState`](super::SocketState).
     pub const CONNECT: u32 = 1;
-    /// It waits for connections.
+    /// It waits for connections: told when its state changes, at which it may have no port yet and may still be
+    /// refused, and once more, with `call`, when the system call returns.
     pub const LISTEN: u32 = 2;
     /// A connection was taken from a listener.
     pub const ACCEPT: u32 = 3;
@@ -647,6 +648,8 @@ pub mod socket_flags {
     pub const USER_MEMORY: u32 = 2;
     /// The other side said that it sends no more.
     pub const REMOTE_ENDED: u32 = 4;
+    /// There was no room to count the flow that begins so.
+    pub const UNCOUNTED: u32 = 8;
 }
 
 /// What an [`Operand`] is.

@@ -3,6 +3,8 @@
 //! A packet that the kernel made of what a process gave it has the address that it really goes to, whatever call it
 //! was and whatever the memory of the process says by now.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_NOEXIST},
     helpers::{
@@ -263,7 +265,7 @@ fn describe(to: *mut SocketInfo, skb: *mut __sk_buff, sock: *const u8, packet: &
         if socket.is_none_or(|socket| socket.address_in(SOCKET_FILE) == 0) {
             return Described::OfKernel;
         }
-        let mut ends = [0; socket::ENDS / 8];
+        let mut ends = MaybeUninit::uninit();
         let Some(copy) = socket::copy(&mut ends, sock) else { return Described::Fault };
         socket::write(to, copy, packet.key.socket);
         (*to).local = packet.local;

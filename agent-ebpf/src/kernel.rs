@@ -226,7 +226,7 @@ impl<S, const N: usize> Clone for Copied<S, N> {
 impl<S, const N: usize> Copy for Copied<S, N> {}
 
 impl<S, const N: usize> Copied<S, N> {
-    /// Copies what is at `address`.
+    /// Copies what is at `address`, over all of `to`, which need not be filled: to fill it is a loop over its bytes.
     #[inline(always)]
     pub fn read(to: *mut [u8; N], address: u64) -> Option<Self> {
         let original = Ptr::new(address as *const u8)?;

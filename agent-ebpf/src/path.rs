@@ -1,5 +1,7 @@
 //! Paths, put together from the dentries that the kernel resolved.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str};
 use nightjar_abi::{fields::*, record::span_flags};
 
@@ -101,9 +103,9 @@ pub fn write_in_volume(
 fn step(walk: *mut Walk, buffer: *mut u8) -> bool {
     // SAFETY: the map's own memory; volatile so that it stays there, see `Walk`.
     unsafe {
-        let mut bytes = [0; DENTRY];
+        let mut bytes = MaybeUninit::uninit();
         let node = (&raw const (*walk).node).read_volatile();
-        let Some(dentry) = Copied::<Dentry, DENTRY>::read(&raw mut bytes, node) else { return false };
+        let Some(dentry) = Copied::<Dentry, DENTRY>::read(bytes.as_mut_ptr(), node) else { return false };
         let Some(mount) = Ptr::<Mount, Probed>::new((&raw const (*walk).mount).read_volatile() as *const u8)
         else {
             return false;

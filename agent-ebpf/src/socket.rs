@@ -1,5 +1,7 @@
 //! What records say of a socket, and what programs of sockets share.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     helpers::{bpf_get_current_task, generated::bpf_get_current_task_btf},
     macros::map,
@@ -35,8 +37,8 @@ pub type Ends = [u64; ENDS / 8];
 
 /// Copies the beginning of a socket.
 #[inline(always)]
-pub fn copy(to: &mut Ends, sock: Ptr<Sock, Probed>) -> Option<Copied<Sock, ENDS>> {
-    Copied::read((to as *mut Ends).cast(), sock.address())
+pub fn copy(to: &mut MaybeUninit<Ends>, sock: Ptr<Sock, Probed>) -> Option<Copied<Sock, ENDS>> {
+    Copied::read(to.as_mut_ptr().cast(), sock.address())
 }
 
 /// Nobody.

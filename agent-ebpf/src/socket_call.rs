@@ -1,6 +1,8 @@
 //! What calls on sockets come to where no change of state tells of it: `network.accept`, `network.socket`, binds and
 //! connects that are refused, connections to unix sockets.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     helpers::{
         bpf_get_current_task,
@@ -19,7 +21,7 @@ use nightjar_abi::{
 
 use crate::{
     globals,
-    kernel::{Access, Probed, Ptr, Typed, bound, has, number},
+    kernel::{Access, Probed, Ptr, Typed, bound, has},
     send::{Claim, Count, Scratch},
     socket::{self, AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, SOCK_RAW, SOCK_STREAM},
     syscall,
@@ -114,32 +116,27 @@ fn is_told(result: i64) -> bool {
         && !(ERESTARTSYS..=ERESTART_RESTARTBLOCK).contains(&errno)
 }
 
-/// `TP_PROTO(struct io_ring_ctx *ctx, void *req, struct io_uring_cqe *cqe)`, and before 6.16 the result by itself.
+/// `TP_PROTO(struct io_ring_ctx *ctx, struct io_kiocb *req, ...)`: what follows is another thing in other versions, and
+/// before 5.18 there is no request; but where a request keeps its result it is there.
 /// <https://github.com/torvalds/linux/blob/v6.16/include/trace/events/io_uring.h#L315-L330>
 #[btf_tracepoint(function = "io_uring_complete")]
 pub fn socket_uring(ctx: BtfTracePointContext) -> i32 {
-    const WITH_COMPLETION: u32 = 4;
-    const WITH_RESULT: u32 = 8;
     let Some(count) = Count::seen(Hook::SocketUring) else { return 0 };
+    if !has(URING_OPCODE) || !has(URING_RESULT) {
+        count.filtered();
+        return 0;
+    }
     let request = ctx.arg::<u64>(1);
     let Some(request) = Ptr::<UringRequest, Probed>::new(request as *const u8) else {
         count.filtered();
         return 0;
     };
     let opcode = request.get(URING_OPCODE);
-    if !has(URING_OPCODE) || (opcode != URING_ACCEPT && opcode != URING_CONNECT && opcode != URING_SOCKET) {
+    if opcode != URING_ACCEPT && opcode != URING_CONNECT && opcode != URING_SOCKET {
         count.filtered();
         return 0;
     }
-    let result = if number(URING_COMPLETE_ARGS) == WITH_COMPLETION {
-        Ptr::<UringCompletion, Probed>::new(ctx.arg::<u64>(2) as *const u8)
-            .map_or(0, |completion| completion.get(URING_RESULT))
-    } else if number(URING_COMPLETE_ARGS) == WITH_RESULT {
-        ctx.arg::<u64>(3) as u32
-    } else {
-        count.filtered();
-        return 0;
-    };
+    let result = request.get(URING_RESULT);
     let result = i64::from(result as i32);
     let wanted = match opcode {
         URING_CONNECT => is_told(result),
@@ -324,7 +321,7 @@ fn record<A: Access>(
             return Outcome::Fault;
         }
         let name = if is_of_datagrams(sock) { sock.get(SOCK_COOKIE) } else { call.sock };
-        let mut ends = [0; socket::ENDS / 8];
+        let mut ends = MaybeUninit::uninit();
         let Some(copy) = socket::copy(&mut ends, sock) else { return Outcome::Fault };
         socket::write(&raw mut (*record).socket, copy, name);
         if family == AF_PACKET {

@@ -1,5 +1,7 @@
 //! Programs on cgroups that see sockets being connected, bound and closed, by whatever call.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     helpers::{
         bpf_get_current_task,
@@ -189,7 +191,7 @@ fn describe(to: *mut SocketInfo, ctx: &SockContext) -> Option<()> {
         place.write_volatile(ctx.sock as u64);
         let sock = Ptr::<Sock, Probed>::new(place.read_volatile() as *const u8)?;
         let name = if has_connections(ctx) { sock.address() } else { bpf_get_socket_cookie(ctx.sock.cast()) };
-        let mut ends = [0; socket::ENDS / 8];
+        let mut ends = MaybeUninit::uninit();
         socket::write(to, socket::copy(&mut ends, sock)?, name);
     }
     Some(())

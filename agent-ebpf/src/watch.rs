@@ -4,6 +4,8 @@
 //! reach of one is found by going up from it, once: the answer is kept for the directory until the agent changes
 //! what is watched, or something moves.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns, generated::bpf_probe_read_kernel},
     macros::map,
@@ -267,8 +269,8 @@ fn left(levels: u32, level: u32) -> u32 {
 /// most opens come to, so it takes no more than it must.
 #[inline(always)]
 pub fn is_of_no_concern(settings: &FileSettings, file: u64) -> bool {
-    let mut bytes = [0; FILE];
-    let Some(file) = Copied::<File, FILE>::read(&raw mut bytes, file) else { return false };
+    let mut bytes = MaybeUninit::uninit();
+    let Some(file) = Copied::<File, FILE>::read(bytes.as_mut_ptr(), file) else { return false };
     let can_write = file.get(FILE_MODE) & (FMODE_WRITE | FMODE_CREATED) != 0;
     if settings.hard_links & if can_write { 2 } else { 1 } != 0 {
         return false;
@@ -277,8 +279,8 @@ pub fn is_of_no_concern(settings: &FileSettings, file: u64) -> bool {
         return false;
     };
     let directory = own.address_in(DENTRY_PARENT);
-    let mut bytes = [0; DENTRY];
-    let Some(dentry) = Copied::<Dentry, DENTRY>::read(&raw mut bytes, directory) else { return false };
+    let mut bytes = MaybeUninit::uninit();
+    let Some(dentry) = Copied::<Dentry, DENTRY>::read(bytes.as_mut_ptr(), directory) else { return false };
     let Some(verdict) = VERDICTS.get_ptr(key(directory, dentry)) else { return false };
     // SAFETY: the map's own memory.
     let verdict = unsafe { &*verdict };

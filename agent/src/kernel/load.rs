@@ -122,6 +122,8 @@ pub struct Kernel {
     files: Option<FileControls>,
     network: Option<NetworkControls>,
     snapshot: Option<Snapshot>,
+    /// Fields that the kernel does not have.
+    missing: Vec<&'static str>,
 }
 
 impl Kernel {
@@ -136,7 +138,8 @@ impl Kernel {
         raise_memlock();
 
         let offsets = resolve(&btf::Btf::from_kernel()?, fields::TABLE, &kernel_release())?;
-        for field in offsets.missing() {
+        let missing: Vec<_> = offsets.missing().collect();
+        for field in &missing {
             debug!("this kernel has no {field}");
         }
         let cpus = aya::util::nr_cpus().map_err(|(file, error)| KernelError::Cpus(file, error))?;
@@ -176,11 +179,14 @@ impl Kernel {
         let mut network = network_controls(&mut ebpf)?;
 
         let btf = Btf::from_sys_fs()?;
-        let result = tracefs::with(|| attach(&mut ebpf, &btf, &wanted, None));
+        let result = tracefs::with(|| attach(&mut ebpf, &Places::new(&btf, &missing, None), &wanted));
         let (serving, snapshot) = match result {
             Ok(result) => result,
             // Then all but the hooks that need it.
-            Err(error) => attach(&mut ebpf, &btf, &wanted, Some(&format!("no tracefs: {error}"))),
+            Err(error) => {
+                let error = format!("no tracefs: {error}");
+                attach(&mut ebpf, &Places::new(&btf, &missing, Some(&error)), &wanted)
+            }
         }?;
         drop(btf);
         give_back_memory();
@@ -202,6 +208,7 @@ impl Kernel {
             ring_bytes: u64::from(options.ring_bytes) + u64::from(options.bulk_bytes),
             controls: Some(controls),
             snapshot: Some(snapshot),
+            missing,
         })
     }
 
@@ -258,13 +265,13 @@ impl Kernel {
     /// # Errors
     /// When one cannot be served; then all is as it was.
     pub fn adjust(&mut self, wanted: impl Fn(&SensorPlan) -> bool + Sync) -> Result<(), KernelError> {
-        let Self { ebpf, serving, .. } = self;
+        let Self { ebpf, serving, missing, .. } = self;
         let is_served = |plan: &SensorPlan| serving.iter().any(|serving| serving.plan.sensor == plan.sensor);
         let more: Vec<_> = PLAN.iter().filter(|plan| wanted(plan) && !is_served(plan)).collect();
         if !more.is_empty() {
-            let served = match tracefs::with(|| attach_more(ebpf, &more, None)) {
+            let served = match tracefs::with(|| attach_more(ebpf, &more, missing, None)) {
                 Ok(served) => served,
-                Err(error) => attach_more(ebpf, &more, Some(&format!("no tracefs: {error}"))),
+                Err(error) => attach_more(ebpf, &more, missing, Some(&format!("no tracefs: {error}"))),
             };
             give_back_memory();
             serving.extend(served?);
@@ -345,12 +352,17 @@ struct Places<'a> {
     /// The root of the cgroups, or why it is not to be had.
     cgroup: Result<OwnedFd, String>,
     no_tracefs: Option<&'a str>,
+    /// Fields that the kernel does not have.
+    missing: &'a [&'static str],
 }
 
+/// Programs of which nothing comes where the kernel lacks a field.
+const NEEDS: &[(&str, &str)] = &[("socket_uring", "URING_RESULT")];
+
 impl<'a> Places<'a> {
-    fn new(btf: &'a Btf, no_tracefs: Option<&'a str>) -> Self {
+    fn new(btf: &'a Btf, missing: &'a [&'static str], no_tracefs: Option<&'a str>) -> Self {
         let cgroup = cgroup2::root().map_err(|error| format!("no root of cgroups: {error}"));
-        Self { btf, cgroup, no_tracefs }
+        Self { btf, cgroup, no_tracefs, missing }
     }
 }
 
@@ -382,16 +394,14 @@ fn probe(ebpf: &mut Ebpf, places: &Places<'_>) -> Probes {
 /// Serves each sensor that is wanted by the first of its candidates that the host takes.
 fn attach(
     ebpf: &mut Ebpf,
-    btf: &Btf,
+    places: &Places<'_>,
     wanted: &impl Fn(&SensorPlan) -> bool,
-    no_tracefs: Option<&str>,
 ) -> Result<(Vec<Serving>, Snapshot), KernelError> {
-    let places = Places::new(btf, no_tracefs);
-    let probes = probe(ebpf, &places);
-    load_ahead(ebpf, btf, &wanted, &probes);
+    let probes = probe(ebpf, places);
+    load_ahead(ebpf, places, &wanted, &probes);
     let (mut all, mut snapshot) = (Vec::new(), Snapshot { tasks: None, sockets: Vec::new() });
     for plan in PLAN.iter().filter(|plan| plan.required || wanted(plan)) {
-        let serving = plan::choose(plan, &probes, |candidate| try_candidate(ebpf, &places, candidate));
+        let serving = plan::choose(plan, &probes, |candidate| try_candidate(ebpf, places, candidate));
         let reasons = reasons(&serving);
         match serving.candidate {
             Some(candidate) if !reasons.is_empty() => warn!(
@@ -417,7 +427,7 @@ fn attach(
 
 /// Loads what will likely serve before anything is attached: the verifier takes seconds over all of it on a busy host,
 /// in which nobody would read the records of what is attached already.
-fn load_ahead(ebpf: &mut Ebpf, btf: &Btf, wanted: &impl Fn(&SensorPlan) -> bool, probes: &Probes) {
+fn load_ahead(ebpf: &mut Ebpf, places: &Places<'_>, wanted: &impl Fn(&SensorPlan) -> bool, probes: &Probes) {
     for plan in PLAN.iter().filter(|plan| plan.required || wanted(plan)) {
         let Some(best) =
             plan.candidates.first().filter(|best| !matches!(probes.get(&best.kind), Some(Err(_))))
@@ -426,7 +436,7 @@ fn load_ahead(ebpf: &mut Ebpf, btf: &Btf, wanted: &impl Fn(&SensorPlan) -> bool,
         };
         for (name, points) in best.programs {
             // What is refused is so again when it is to be attached, and told then.
-            if let Err(reason) = load_only(ebpf, btf, name, points) {
+            if let Err(reason) = load_only(ebpf, places, name, points) {
                 debug!("{name} does not load: {reason}");
             }
         }
@@ -449,10 +459,11 @@ fn detach(ebpf: &mut Ebpf, serving: &Serving) {
 fn attach_more(
     ebpf: &mut Ebpf,
     plans: &[&'static SensorPlan],
+    missing: &[&'static str],
     no_tracefs: Option<&str>,
 ) -> Result<Vec<Serving>, KernelError> {
     let btf = Btf::from_sys_fs()?;
-    let places = Places::new(&btf, no_tracefs);
+    let places = Places::new(&btf, missing, no_tracefs);
     let probes = probe(ebpf, &places);
     let mut all: Vec<Serving> = Vec::new();
     for plan in plans {
@@ -488,7 +499,7 @@ fn try_candidate(ebpf: &mut Ebpf, places: &Places<'_>, candidate: &Candidate) ->
     for (index, (name, points)) in candidate.programs.iter().enumerate() {
         // An iterator is attached when it is read.
         let attached = if candidate.kind == HookKind::TaskIterator {
-            load_only(ebpf, places.btf, name, points)
+            load_only(ebpf, places, name, points)
         } else {
             try_program(ebpf, places, name, points)
         };
@@ -503,9 +514,13 @@ fn try_candidate(ebpf: &mut Ebpf, places: &Places<'_>, candidate: &Candidate) ->
     Ok(())
 }
 
-fn load_only(ebpf: &mut Ebpf, btf: &Btf, name: &str, points: &[&str]) -> Result<(), String> {
+fn load_only(ebpf: &mut Ebpf, places: &Places<'_>, name: &str, points: &[&str]) -> Result<(), String> {
+    let lacks = |(program, field): &&(&str, &str)| *program == name && places.missing.contains(field);
+    if let Some((_, field)) = NEEDS.iter().find(lacks) {
+        return Err(format!("this kernel has no {field}"));
+    }
     let program = ebpf.program_mut(name).ok_or("the object does not have it")?;
-    match load_program(program, btf, points[0]) {
+    match load_program(program, places.btf, points[0]) {
         Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
         Err(error) => Err(explain(&error)),
     }
@@ -513,7 +528,7 @@ fn load_only(ebpf: &mut Ebpf, btf: &Btf, name: &str, points: &[&str]) -> Result<
 
 /// Loads a program and attaches it to all its points, or to none.
 fn try_program(ebpf: &mut Ebpf, places: &Places<'_>, name: &str, points: &[&str]) -> Result<(), String> {
-    load_only(ebpf, places.btf, name, points)?;
+    load_only(ebpf, places, name, points)?;
     let program = ebpf.program_mut(name).ok_or("the object does not have it")?;
     for (n, point) in points.iter().enumerate() {
         if let Err(error) = attach_program(program, places, point) {
@@ -592,7 +607,7 @@ fn unload_program(ebpf: &mut Ebpf, name: &str) {
 /// megabytes and of which the end tells most.
 fn explain(error: &ProgramError) -> String {
     /// Lines that the verifier ends with, after its complaint.
-    const STATISTICS: [&str; 3] = ["verification time", "stack depth", "processed"];
+    const STATISTICS: [&str; 4] = ["verification time", "stack depth", "subprog ", "processed"];
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         let log = verifier_log.to_string();
         debug!("the verifier's log:\n{log}");

@@ -57,7 +57,7 @@ impl Pipeline {
             match record.and_then(decode) {
                 Ok(Record::SocketState(record)) => {
                     // One that ended since it was found is known by the end of its sockets.
-                    if let Some(process) = self.table.get(&record.task) {
+                    if let Some(process) = self.table.found(&record.task, record.header.time) {
                         let actor = Actor { info: process.info, process: process.clone() };
                         sockets.monitor.found(&record, Arc::new(actor));
                     }

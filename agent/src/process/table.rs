@@ -270,6 +270,17 @@ impl Table {
         self.processes.peek(&self.identity.process(task))
     }
 
+    /// A process that is known, also if it was only read from `/proc`: now it gets its name.
+    pub fn found(&mut self, task: &TaskRef, now: u64) -> Option<&Process> {
+        let name = self.identity.process(task);
+        if !self.processes.contains(&name)
+            && let Some(process) = self.take_nameless(task)
+        {
+            self.insert(name, Process { task: *task, ..process }, now);
+        }
+        self.processes.peek(&name)
+    }
+
     /// The process that has this process ID, or had it last: for what tells nothing but that number.
     #[must_use]
     pub fn latest(&self, pid: u32) -> Option<&Process> {
