@@ -406,6 +406,8 @@ kernel_fields! {
     TCP_SEGMENTS_SENT: TcpSock => u32 = ["tcp_sock.segs_out"], required;
     TCP_SEGMENTS_RECEIVED: TcpSock => u32 = ["tcp_sock.segs_in"], required;
     TCP_RETRANSMITS: TcpSock => u32 = ["tcp_sock.total_retrans"], required;
+    /// Absent before 5.6 and without `CONFIG_MPTCP`.
+    TCP_IS_MPTCP: TcpSock => u8 = ["tcp_sock.is_mptcp"], optional;
     /// Eight times as many microseconds.
     TCP_ROUND_TRIP: TcpSock => u32 = ["tcp_sock.srtt_us"], required;
 

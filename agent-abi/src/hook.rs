@@ -55,7 +55,8 @@ hooks! {
     SocketState = "socket_state";
     /// A call that makes, binds, connects or accepts sockets returned; what other hooks tell of is filtered.
     SocketCall = "socket_call";
-    /// A request of `io_uring` was completed; all but connections made and accepted are filtered.
+    /// A request of `io_uring` on a socket was completed; what failed or is usual is filtered, and requests of other
+    /// kinds are not counted.
     SocketUring = "socket_uring";
     /// A socket is about to be connected (`cgroup/connect`).
     SocketAttempt = "socket_attempt";

@@ -6,22 +6,22 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_NOEXIST},
+    bindings::{__sk_buff, BPF_NOEXIST, bpf_sock},
     helpers::{
-        bpf_get_current_task,
+        bpf_get_current_task, bpf_ktime_get_boot_ns,
         generated::{
             bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_map_update_elem, bpf_sk_fullsock,
             bpf_skb_load_bytes,
         },
     },
     macros::{cgroup_skb, map},
-    maps::HashMap,
+    maps::{HashMap, PerCpuArray},
     programs::SkBuffContext,
 };
 use nightjar_abi::{
     fields::*,
     hook::{DropReason, Hook},
-    network::{FLOWS as MOST_FLOWS, Flow, FlowKey},
+    network::{self, FLOWS as MOST_FLOWS, Flow, FlowKey},
     record::{
         Kind, SocketCall, SocketInfo, SocketState, socket_act, socket_call, socket_change, socket_flags,
     },
@@ -31,7 +31,7 @@ use crate::{
     globals,
     kernel::{Access, Probed, Ptr, Typed, add, opaque},
     send::Count,
-    socket::{self, AF_INET, AF_INET6, SOCK_SEQPACKET, SOCK_STREAM},
+    socket::{self, AF_INET, AF_INET6, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM},
     task,
 };
 
@@ -49,6 +49,10 @@ const EXISTS: i64 = -17;
 /// Flows that are known, and what went by in each direction. The agent reads and removes them.
 #[map]
 static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(MOST_FLOWS, BPF_F_NO_PREALLOC);
+
+/// The second in which flows were told of that are not counted, and how many.
+#[map]
+static UNCOUNTED: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
 
 #[cgroup_skb(egress)]
 pub fn datagram_sent(ctx: SkBuffContext) -> i32 {
@@ -85,17 +89,18 @@ fn packet(skb: *mut __sk_buff, sent: bool) {
     }
     // SAFETY: a member of a socket that the verifier knows.
     let kind = unsafe { (&raw const (*sock).type_).read_volatile() } as u16;
-    if kind == SOCK_STREAM || kind == SOCK_SEQPACKET {
+    // Raw sockets receive what is meant for others as well.
+    if kind == SOCK_STREAM || kind == SOCK_SEQPACKET || (kind == SOCK_RAW && !sent) {
         return;
     }
-    let Some(packet) = read(skb, sent) else {
+    let Some(packet) = read(skb, sock, kind, sent) else {
         if let Some(count) = Count::seen(Hook::Datagram) {
             count.dropped(DropReason::ReadFault);
         }
         return;
     };
     // The usual way is short: what a flow that is known has is counted in the flow alone.
-    if let Some(flow) = FLOWS.get_ptr_mut(&packet.key) {
+    if let Some(flow) = FLOWS.get_ptr_mut(packet.key) {
         count_in(flow, skb, &packet);
         return;
     }
@@ -112,24 +117,44 @@ fn packet(skb: *mut __sk_buff, sent: bool) {
     };
     if inserted == EXISTS {
         // Another processor was faster with the first; this is the second.
-        if let Some(flow) = FLOWS.get_ptr_mut(&packet.key) {
+        if let Some(flow) = FLOWS.get_ptr_mut(packet.key) {
             count_in(flow, skb, &packet);
         }
         count.aggregated();
         return;
     }
-    if inserted != 0 {
+    // Where there is no room it is told all the same, but not so often that telling it is a flood of its own.
+    let flags = if inserted == 0 { 0 } else { socket_flags::UNCOUNTED };
+    if flags != 0 && !may_tell_uncounted() {
         count.dropped(DropReason::MapFull);
         return;
     }
     let told = if sent {
-        tell_sent(count, skb, sock.cast(), &packet)
+        tell_sent(count, skb, sock.cast(), &packet, flags)
     } else {
-        tell_received(count, skb, sock.cast(), &packet)
+        tell_received(count, skb, sock.cast(), &packet, flags)
     };
-    if !told {
+    if !told && flags == 0 {
         // The next one is a first again.
-        let _was_there = FLOWS.remove(&packet.key);
+        let _was_there = FLOWS.remove(packet.key);
+    }
+}
+
+/// Whether one more flow may be told of that is not counted: a thousand a second on each processor.
+#[inline(always)]
+fn may_tell_uncounted() -> bool {
+    const MOST: u64 = 1000;
+    const SECOND: u64 = 1_000_000_000;
+    let Some(told) = UNCOUNTED.get_ptr_mut(0) else { return false };
+    // SAFETY: no preconditions.
+    let second = unsafe { bpf_ktime_get_boot_ns() } / SECOND;
+    // SAFETY: the map's own memory.
+    unsafe {
+        if (*told)[0] != second {
+            *told = [second, 0];
+        }
+        (*told)[1] += 1;
+        (*told)[1] <= MOST
     }
 }
 
@@ -151,9 +176,9 @@ fn segments(skb: *mut __sk_buff) -> u64 {
 
 /// Reads the headers.
 #[inline(always)]
-fn read(skb: *mut __sk_buff, sent: bool) -> Option<Packet> {
+fn read(skb: *mut __sk_buff, sock: *mut bpf_sock, kind: u16, sent: bool) -> Option<Packet> {
     let mut packet = Packet {
-        key: FlowKey { socket: 0, remote: [0; 16], pid: 0, remote_port: 0, protocol: 0, version: 4 },
+        key: FlowKey { socket: 0, remote: [0; 16], sender: 0, remote_port: 0, protocol: 0, version: 4 },
         local: [0; 16],
         local_port: 0,
         bytes: 0,
@@ -162,8 +187,8 @@ fn read(skb: *mut __sk_buff, sent: bool) -> Option<Packet> {
     unsafe {
         let len = u64::from((&raw const (*skb).len).read_volatile());
         let protocol = (&raw const (*skb).protocol).read_volatile();
-        let data = (&raw const (*skb).data).read_volatile() as u64 as *const u8;
-        let end = (&raw const (*skb).data_end).read_volatile() as u64 as *const u8;
+        let data = u64::from((&raw const (*skb).data).read_volatile()) as *const u8;
+        let end = u64::from((&raw const (*skb).data_end).read_volatile()) as *const u8;
         let local = (&raw mut packet.local).cast::<u32>();
         let remote = (&raw mut packet.key.remote).cast::<u32>();
         let (header_len, next, mut ports);
@@ -202,6 +227,8 @@ fn read(skb: *mut __sk_buff, sent: bool) -> Option<Packet> {
                 bpf_skb_load_bytes(skb.cast(), header_len as u32, ports.cast(), 4);
             }
         }
+        // Behind headers of IPv6 that come in between there is what the socket is of.
+        let next = if kind == SOCK_RAW { next } else { (&raw const (*sock).protocol).read_volatile() as u8 };
         packet.key.protocol = next;
         packet.bytes = len.saturating_sub(header_len);
         if next == IPPROTO_UDP || next == IPPROTO_UDPLITE {
@@ -210,25 +237,41 @@ fn read(skb: *mut __sk_buff, sent: bool) -> Option<Packet> {
                 if sent { (source, destination) } else { (destination, source) };
             packet.bytes = packet.bytes.saturating_sub(UDP_HEADER);
         }
+        // A connected socket knows whom it talks to; what is sent may have another address by now, if that is translated
+        // on this host.
+        let port = (&raw const (*sock).dst_port).read_volatile();
+        if port != 0 && kind != SOCK_RAW {
+            packet.key.remote_port = u16::from_be(port);
+            if packet.key.version == 4 {
+                remote.write_unaligned((&raw const (*sock).dst_ip4).read_volatile());
+            } else {
+                let there = (&raw const (*sock).dst_ip6).cast::<u32>();
+                remote.write_unaligned(there.read_volatile());
+                remote.add(1).write_unaligned(there.add(1).read_volatile());
+                remote.add(2).write_unaligned(there.add(2).read_volatile());
+                remote.add(3).write_unaligned(there.add(3).read_volatile());
+            }
+        }
         packet.key.socket = bpf_get_socket_cookie(skb.cast());
     }
     if sent {
-        packet.key.pid = pid();
+        packet.key.sender = sender();
     }
     Some(packet)
 }
 
-/// Process ID of who runs.
+/// Who runs, as the key of a flow has it.
 #[inline(always)]
-fn pid() -> u32 {
+fn sender() -> u32 {
+    let of = |pid: u32, exec_id: u64| network::sender(pid, exec_id);
     if globals::HAVE_TASK_PT_REGS.load() != 0 {
         // SAFETY: no preconditions.
         Ptr::<Task, Typed>::new(unsafe { bpf_get_current_task_btf() }.cast())
-            .map_or(0, |task| task.get(TASK_TGID))
+            .map_or(0, |task| of(task.get(TASK_TGID), task.get(TASK_EXEC_ID)))
     } else {
         // SAFETY: no preconditions.
         Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8)
-            .map_or(0, |task| task.get(TASK_TGID))
+            .map_or(0, |task| of(task.get(TASK_TGID), task.get(TASK_EXEC_ID)))
     }
 }
 
@@ -284,7 +327,7 @@ fn describe(to: *mut SocketInfo, skb: *mut __sk_buff, sock: *const u8, packet: &
 }
 
 #[inline(always)]
-fn tell_sent(count: Count, skb: *mut __sk_buff, sock: *mut u8, packet: &Packet) -> bool {
+fn tell_sent(count: Count, skb: *mut __sk_buff, sock: *mut u8, packet: &Packet, flags: u32) -> bool {
     if globals::HAVE_TASK_PT_REGS.load() != 0 {
         // SAFETY: no preconditions.
         sent_by(
@@ -292,6 +335,7 @@ fn tell_sent(count: Count, skb: *mut __sk_buff, sock: *mut u8, packet: &Packet) 
             skb,
             sock,
             packet,
+            flags,
             Ptr::<Task, Typed>::new(unsafe { bpf_get_current_task_btf() }.cast()),
         )
     } else {
@@ -301,6 +345,7 @@ fn tell_sent(count: Count, skb: *mut __sk_buff, sock: *mut u8, packet: &Packet) 
             skb,
             sock,
             packet,
+            flags,
             Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8),
         )
     }
@@ -312,6 +357,7 @@ fn sent_by<A: Access>(
     skb: *mut __sk_buff,
     sock: *mut u8,
     packet: &Packet,
+    flags: u32,
     task: Option<Ptr<Task, A>>,
 ) -> bool {
     let Some(task) = task else {
@@ -342,7 +388,7 @@ fn sent_by<A: Access>(
         socket::clear_call(record);
         (*record).act = socket_act::DATAGRAM;
         (*record).call = socket_call::UNKNOWN;
-        (*record).flags = socket_flags::ACTED;
+        (*record).flags = socket_flags::ACTED | flags;
         (*record).value = packet.bytes;
         (*record).header = count.header(Kind::SocketCall, size_of::<SocketCall>() as u64);
     }
@@ -351,7 +397,7 @@ fn sent_by<A: Access>(
 }
 
 #[inline(always)]
-fn tell_received(count: Count, skb: *mut __sk_buff, sock: *mut u8, packet: &Packet) -> bool {
+fn tell_received(count: Count, skb: *mut __sk_buff, sock: *mut u8, packet: &Packet, flags: u32) -> bool {
     let Some(mut entry) = count.reserve::<SocketState>() else { return false };
     let record = entry.as_mut_ptr();
     // SAFETY: the reserved record is our own memory.
@@ -370,6 +416,7 @@ fn tell_received(count: Count, skb: *mut __sk_buff, sock: *mut u8, packet: &Pack
             }
         }
         socket::clear_state(record);
+        (*record).flags = flags;
         (*record).change = socket_change::DATAGRAM;
         (*record).header = count.header(Kind::SocketState, size_of::<SocketState>() as u64);
     }

@@ -26,6 +26,7 @@ pub const SOCK_STREAM: u16 = 1;
 pub const SOCK_RAW: u16 = 3;
 pub const SOCK_SEQPACKET: u16 = 5;
 pub const IPPROTO_TCP: u16 = 6;
+pub const IPPROTO_MPTCP: u16 = 262;
 
 /// The second half of an IPv6 address that stands for an IPv4 one begins so, in the order of the network.
 const MAPPED: u64 = 0xFFFF_0000;

@@ -23,7 +23,7 @@ use crate::{
     globals,
     kernel::{Access, Probed, Ptr, Typed, bound, has},
     send::{Claim, Count, Scratch},
-    socket::{self, AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, SOCK_RAW, SOCK_STREAM},
+    socket::{self, AF_INET, AF_INET6, AF_UNIX, IPPROTO_MPTCP, IPPROTO_TCP, SOCK_RAW, SOCK_STREAM},
     syscall,
     tail::Tail,
     task, watch,
@@ -36,6 +36,7 @@ const SYS_SOCKET: u32 = 41;
 const SYS_CONNECT: u32 = 42;
 const SYS_ACCEPT: u32 = 43;
 const SYS_BIND: u32 = 49;
+const SYS_LISTEN: u32 = 50;
 const SYS_ACCEPT4: u32 = 288;
 
 const EINTR: i64 = 4;
@@ -50,7 +51,6 @@ const IPPROTO_UDP: u16 = 17;
 const IPPROTO_ICMP: u16 = 1;
 const IPPROTO_ICMPV6: u16 = 58;
 const IPPROTO_UDPLITE: u16 = 136;
-const IPPROTO_MPTCP: u16 = 262;
 const AF_NETLINK: u16 = 16;
 const AF_PACKET: u16 = 17;
 const SOCK_DGRAM: u16 = 2;
@@ -91,7 +91,7 @@ pub fn socket_call(ctx: TracePointContext) -> i32 {
     let wanted = match number {
         SYS_ACCEPT | SYS_ACCEPT4 | SYS_SOCKET => result >= 0,
         SYS_CONNECT => is_told(result),
-        SYS_BIND => true,
+        SYS_BIND | SYS_LISTEN => true,
         _ => false,
     };
     if wanted {
@@ -121,23 +121,18 @@ fn is_told(result: i64) -> bool {
 /// <https://github.com/torvalds/linux/blob/v6.16/include/trace/events/io_uring.h#L315-L330>
 #[btf_tracepoint(function = "io_uring_complete")]
 pub fn socket_uring(ctx: BtfTracePointContext) -> i32 {
-    let Some(count) = Count::seen(Hook::SocketUring) else { return 0 };
     if !has(URING_OPCODE) || !has(URING_RESULT) {
-        count.filtered();
         return 0;
     }
-    let request = ctx.arg::<u64>(1);
-    let Some(request) = Ptr::<UringRequest, Probed>::new(request as *const u8) else {
-        count.filtered();
-        return 0;
-    };
+    let Some(request) = Ptr::<UringRequest, Probed>::new(ctx.arg::<u64>(1) as *const u8) else { return 0 };
     let opcode = request.get(URING_OPCODE);
     if opcode != URING_ACCEPT && opcode != URING_CONNECT && opcode != URING_SOCKET {
-        count.filtered();
         return 0;
     }
+    // What disks do is not even counted: there can be a million of these a second.
+    let Some(count) = Count::seen(Hook::SocketUring) else { return 0 };
     let result = request.get(URING_RESULT);
-    let result = i64::from(result as i32);
+    let result = i64::from(result.cast_signed());
     let wanted = match opcode {
         URING_CONNECT => is_told(result),
         _ => result >= 0,
@@ -180,9 +175,10 @@ fn with_task(count: Count, number: u32, result: i64, file: u64) {
 #[inline(always)]
 fn returned<A: Access>(count: Count, task: Ptr<Task, A>, number: u32, result: i64, file: u64) {
     let (mut given, mut given_len, mut protocol, mut fd) = (0, 0, 0, result as u64);
-    if number == SYS_CONNECT || number == SYS_BIND || number == SYS_SOCKET {
-        let registers = Ptr::<Task, Probed>::new(unsafe { bpf_get_current_task() } as *const u8)
-            .and_then(syscall::registers);
+    if number == SYS_CONNECT || number == SYS_BIND || number == SYS_LISTEN || number == SYS_SOCKET {
+        // SAFETY: no preconditions.
+        let current = unsafe { bpf_get_current_task() } as *const u8;
+        let registers = Ptr::<Task, Probed>::new(current).and_then(syscall::registers);
         let Some(registers) = registers else {
             count.dropped(DropReason::ReadFault);
             return;
@@ -192,7 +188,7 @@ fn returned<A: Access>(count: Count, task: Ptr<Task, A>, number: u32, result: i6
         } else {
             fd = registers.get(REGISTERS_ARG1) & u64::from(u32::MAX);
         }
-        if result < 0 {
+        if result < 0 && number != SYS_LISTEN {
             given = registers.get(REGISTERS_ARG2);
             given_len = registers.get(REGISTERS_ARG3) & u64::from(u32::MAX);
         }
@@ -257,11 +253,17 @@ fn act_of(call: Call, family: u16, sock: Ptr<Sock, Probed>) -> Option<u32> {
         }
         SYS_CONNECT => (family == AF_UNIX).then_some(socket_act::UNIX_CONNECT),
         SYS_ACCEPT4 | SYS_ACCEPT => is_inet.then_some(socket_act::ACCEPT),
+        // The state told of it, but not which port it got, and whether it was refused after that.
+        SYS_LISTEN => {
+            let protocol = sock.get(SOCK_PROTOCOL);
+            (is_inet && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)).then_some(socket_act::LISTEN)
+        }
         SYS_BIND => {
-            let kind = sock.get(SOCK_TYPE);
-            // Of what was bound well another hook tells, but for raw sockets.
-            let by_call =
-                kind == SOCK_RAW || socket::settings().is_some_and(|settings| settings.bind_by_call != 0);
+            let (kind, protocol) = (sock.get(SOCK_TYPE), sock.get(SOCK_PROTOCOL));
+            // Of what was bound well another hook tells, where the protocol leaves that to the family's common code.
+            let is_common =
+                kind != SOCK_RAW && matches!(protocol, IPPROTO_TCP | IPPROTO_UDP | IPPROTO_UDPLITE);
+            let by_call = !is_common || socket::settings().is_some_and(|settings| settings.bind_by_call != 0);
             (is_inet && (call.result < 0 || by_call)).then_some(socket_act::BIND)
         }
         _ => is_unusual(family, sock).then_some(socket_act::SOCKET),
@@ -338,6 +340,9 @@ fn record<A: Access>(
             }
         }
         (*record).act = act;
+        if act == socket_act::LISTEN {
+            (*record).value = u64::from(sock.get(SOCK_BACKLOG));
+        }
         (*record).call = if call.number & URING != 0 { socket_call::IO_URING } else { call.number };
         let len = START as u64 + bound::<{ u16::MAX as u32 }>(tail.len());
         (*record).header = count.header(Kind::SocketCall, len);
@@ -445,7 +450,7 @@ fn watched_name(tail: &mut Tail<START, ROOM>, place: *const u8, len: u64) -> Opt
     // SAFETY: as many bytes are there; the map's own memory.
     unsafe {
         name.copy_from_slice(core::slice::from_raw_parts(place.cast::<u64>(), 14));
-        UNIX_NAMES.get(&name)?;
+        UNIX_NAMES.get(name)?;
     }
     Some(tail.span(len, 0))
 }

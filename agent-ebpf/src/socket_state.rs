@@ -17,9 +17,9 @@ use nightjar_abi::{
 
 use crate::{
     globals,
-    kernel::{Access, Probed, Ptr, Typed},
+    kernel::{Access, Probed, Ptr, Typed, has},
     send::Count,
-    socket::{self, IPPROTO_TCP},
+    socket::{self, IPPROTO_MPTCP, IPPROTO_TCP},
     task,
 };
 
@@ -45,6 +45,10 @@ pub fn socket_state(ctx: BtfTracePointContext) -> i32 {
         count.dropped(DropReason::ReadFault);
         return 0;
     };
+    if is_of_others(sock) {
+        count.filtered();
+        return 0;
+    }
     match new {
         SYN_SENT => begin(count, sock, socket_act::CONNECT),
         LISTEN => begin(count, sock, socket_act::LISTEN),
@@ -52,6 +56,21 @@ pub fn socket_state(ctx: BtfTracePointContext) -> i32 {
         _ => count.filtered(),
     }
     0
+}
+
+/// Whether nobody has this socket for itself: the part of a multipath connection, which is told of as a whole. And sockets
+/// whose states mean other things, as those of SCTP.
+#[inline(always)]
+fn is_of_others(sock: Ptr<Sock, Typed>) -> bool {
+    match sock.get(SOCK_PROTOCOL) {
+        IPPROTO_TCP if has(TCP_IS_MPTCP) => {
+            // SAFETY: a typed pointer to a socket; null where it is not of TCP.
+            let tcp = unsafe { bpf_skc_to_tcp_sock(sock.address() as *mut _) };
+            Ptr::<TcpSock, Typed>::new(tcp.cast()).is_some_and(|tcp| tcp.get(TCP_IS_MPTCP) & 1 != 0)
+        }
+        IPPROTO_TCP | IPPROTO_MPTCP => false,
+        _ => true,
+    }
 }
 
 /// A process connects or listens.

@@ -99,12 +99,10 @@ pub(super) fn files(config: &Config) -> Result<Option<files::Options>> {
     }))
 }
 
-/// What is asked of network events; none where no kind of them is recorded.
-pub(super) fn network(config: &Config) -> Option<NetworkOptions> {
-    let is_network =
-        |kind: &nightjar_proto::Kind| kind.name.starts_with("network.") && config.records(kind.name);
+/// What is asked of network events.
+pub(super) fn network(config: &Config) -> NetworkOptions {
     let most = config.network.connections as usize;
-    nightjar_proto::KINDS.iter().any(is_network).then(|| NetworkOptions {
+    NetworkOptions {
         sockets: network::Options {
             window: config.network.fold.duration(),
             idle: config.network.idle.duration(),
@@ -112,7 +110,7 @@ pub(super) fn network(config: &Config) -> Option<NetworkOptions> {
             flows: most,
         },
         unix: config.network.unix_sockets(),
-    })
+    }
 }
 
 fn rule(rule: &Rule) -> Result<(Action, Match)> {
@@ -153,6 +151,7 @@ pub(super) fn kernel_options(config: &Config) -> kernel::Options {
     kernel::Options {
         ring_bytes: ring(config.kernel.ring_size),
         bulk_bytes: ring(config.kernel.bulk_ring_size),
+        flows: config.network.connections.saturating_mul(2),
         log_level: config.kernel.log as u8,
         settings: of_programs(config),
     }

@@ -44,6 +44,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Bytes of the bulk lane's, likewise.
     pub bulk_bytes: u32,
+    /// Keys of flows of datagrams that are counted at once: two of each flow.
+    pub flows: u32,
     /// Lines of the kernel programs that are carried into the log: 0 none, 1 errors, to 5 traces.
     pub log_level: u8,
     /// What can be changed later, as it is from the first event on.
@@ -54,7 +56,13 @@ impl Default for Options {
     fn default() -> Self {
         // A record of 1 KiB, 10,000 times a second, for 0.4 s; the pages are mapped twice and count twice
         // as resident.
-        Self { ring_bytes: 4 << 20, bulk_bytes: 8 << 20, log_level: 0, settings: Settings::default() }
+        Self {
+            ring_bytes: 4 << 20,
+            bulk_bytes: 8 << 20,
+            flows: nightjar_abi::network::FLOWS,
+            log_level: 0,
+            settings: Settings::default(),
+        }
     }
 }
 
@@ -110,6 +118,8 @@ pub struct Snapshot {
     pub tasks: Option<Vec<u8>>,
     /// Sockets, each as often as somebody has it open.
     pub sockets: Vec<u8>,
+    /// Whether the host takes programs on cgroups.
+    takes_cgroups: bool,
 }
 
 /// Loaded and attached programs. They are detached when this is dropped, or the process ends in any
@@ -164,6 +174,7 @@ impl Kernel {
             .map_max_entries("BULK", options.bulk_bytes)
             .map_max_entries("SCRATCH", cpus.saturating_mul(SCRATCH_LEVELS))
             .map_max_entries("TASK_CREDS", tasks_kept())
+            .map_max_entries("FLOWS", options.flows)
             .load(OBJECT)
             .map_err(|error| KernelError::Load(Box::new(error)))?;
 
@@ -193,12 +204,8 @@ impl Kernel {
         files.is_served = serving
             .iter()
             .any(|serving| serving.plan.sensor == plan::Sensor::FileOpen && serving.candidate.is_some());
-        let is_bound_told = |serving: &Serving| {
-            serving.plan.sensor == plan::Sensor::SocketBind
-                && serving.candidate.is_some_and(|candidate| candidate.kind == HookKind::Cgroup)
-        };
         network
-            .bind_by_call(!serving.iter().any(is_bound_told))
+            .bind_by_call(!snapshot.takes_cgroups)
             .map_err(|error| KernelError::Map("NETWORK_SETTINGS", error))?;
         Ok(Self {
             ebpf,
@@ -399,7 +406,14 @@ fn attach(
 ) -> Result<(Vec<Serving>, Snapshot), KernelError> {
     let probes = probe(ebpf, places);
     load_ahead(ebpf, places, &wanted, &probes);
-    let (mut all, mut snapshot) = (Vec::new(), Snapshot { tasks: None, sockets: Vec::new() });
+    let (mut all, mut snapshot) = (
+        Vec::new(),
+        Snapshot {
+            tasks: None,
+            sockets: Vec::new(),
+            takes_cgroups: matches!(probes.get(&HookKind::Cgroup), Some(Ok(()))),
+        },
+    );
     for plan in PLAN.iter().filter(|plan| plan.required || wanted(plan)) {
         let serving = plan::choose(plan, &probes, |candidate| try_candidate(ebpf, places, candidate));
         let reasons = reasons(&serving);

@@ -98,7 +98,7 @@ fn words(key: &FlowKey) -> [u64; KEY_WORDS] {
     let (low, high) = key.remote.split_at(8);
     let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().expect("eight bytes"));
     let mut last = [0; 8];
-    last[..4].copy_from_slice(&key.pid.to_ne_bytes());
+    last[..4].copy_from_slice(&key.sender.to_ne_bytes());
     last[4..6].copy_from_slice(&key.remote_port.to_ne_bytes());
     last[6..].copy_from_slice(&[key.protocol, key.version]);
     [key.socket, word(low), word(high), u64::from_ne_bytes(last)]
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_key_lies_in_memory_as_the_programs_have_it() {
-        let key = FlowKey { socket: 1, remote: [2; 16], pid: 3, remote_port: 4, protocol: 5, version: 6 };
+        let key = FlowKey { socket: 1, remote: [2; 16], sender: 3, remote_port: 4, protocol: 5, version: 6 };
         let last = u64::from_ne_bytes([3, 0, 0, 0, 4, 0, 5, 6]);
         assert_eq!(words(&key), [1, 0x0202_0202_0202_0202, 0x0202_0202_0202_0202, last]);
     }

@@ -353,12 +353,18 @@ pub const PLAN: &[SensorPlan] = &[
 ];
 
 /// Where calls on sockets return.
-const SOCKET_CALLS: &[&str] =
-    &["sys_exit_connect", "sys_exit_accept", "sys_exit_accept4", "sys_exit_socket", "sys_exit_bind"];
+const SOCKET_CALLS: &[&str] = &[
+    "sys_exit_connect",
+    "sys_exit_accept",
+    "sys_exit_accept4",
+    "sys_exit_socket",
+    "sys_exit_bind",
+    "sys_exit_listen",
+];
 
 /// Numbers of these on x86-64, and their names.
 const SOCKET_CALL_NAMES: &[(u32, &str)] =
-    &[(42, "connect"), (43, "accept"), (288, "accept4"), (41, "socket"), (49, "bind")];
+    &[(41, "socket"), (42, "connect"), (43, "accept"), (49, "bind"), (50, "listen"), (288, "accept4")];
 
 /// Why a hook is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -482,16 +488,23 @@ impl Sensor {
                 "file.rmdir",
                 "file.mount",
             ],
-            Self::SocketState => {
-                &["network.connect", "network.accept", "network.listen", "network.close", "network.flow"]
-            }
-            Self::SocketCall => &["network.accept", "network.connect", "network.bind", "network.socket"],
-            Self::SocketUring => &["network.accept", "network.connect", "network.socket"],
-            Self::SocketAttempt => &["network.connect"],
-            Self::SocketBind => &["network.bind"],
-            Self::Datagram => &["network.connect", "network.accept", "network.close", "network.flow"],
-            Self::SocketRelease => &["network.close", "network.flow"],
-            Self::SocketSnapshot => &["network.connect", "network.accept", "network.listen", "network.close"],
+            // Which process a connection is of is told by several together, so any kind wants all of them.
+            Self::SocketState
+            | Self::SocketCall
+            | Self::SocketUring
+            | Self::SocketAttempt
+            | Self::SocketBind
+            | Self::Datagram
+            | Self::SocketRelease
+            | Self::SocketSnapshot => &[
+                "network.connect",
+                "network.accept",
+                "network.listen",
+                "network.bind",
+                "network.socket",
+                "network.close",
+                "network.flow",
+            ],
         }
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use aya::maps::MapError;
 use nightjar_abi::{
     network::{Flow, FlowKey},
-    record::SocketState,
+    record::{SocketState, TaskInfo, socket_flags},
 };
 use nightjar_proto::v1::{self, event::Body};
 
@@ -24,8 +24,32 @@ const TICK: u64 = 100_000_000;
 pub(super) struct Sockets {
     monitor: Monitor<Process>,
     controls: NetworkControls,
+    actors: Actors,
     /// When that was last looked through, nanoseconds since boot.
     looked: u64,
+}
+
+/// Those who acted last: a process that opens a thousand sockets is taken down once.
+struct Actors([Option<Arc<Actor<Process>>>; 64]);
+
+impl Default for Actors {
+    fn default() -> Self {
+        Self([const { None }; 64])
+    }
+}
+
+impl Actors {
+    /// A process as it is now.
+    fn of(&mut self, info: &TaskInfo, process: &Process) -> Arc<Actor<Process>> {
+        let place = &mut self.0[info.task.tid as usize % self.0.len()];
+        if let Some(actor) = place
+            && actor.info == *info
+            && Arc::ptr_eq(&actor.process.image, &process.image)
+        {
+            return Arc::clone(actor);
+        }
+        Arc::clone(place.insert(Arc::new(Actor { info: *info, process: process.clone() })))
+    }
 }
 
 impl Sockets {
@@ -52,14 +76,15 @@ impl Pipeline {
         let words = Words { error: errno_name, call: socket_call_name };
         let identity = self.identity;
         let name = move |socket, time| identity.socket(socket, time);
-        let mut sockets = Sockets { monitor: Monitor::new(options, words, name), controls, looked: 0 };
+        let monitor = Monitor::new(options, words, name);
+        let mut sockets = Sockets { monitor, controls, actors: Actors::default(), looked: 0 };
         for record in split(found) {
             match record.and_then(decode) {
                 Ok(Record::SocketState(record)) => {
                     // One that ended since it was found is known by the end of its sockets.
                     if let Some(process) = self.table.found(&record.task, record.header.time) {
-                        let actor = Actor { info: process.info, process: process.clone() };
-                        sockets.monitor.found(&record, Arc::new(actor));
+                        let actor = sockets.actors.of(&process.info, process);
+                        sockets.monitor.found(&record, actor);
                     }
                 }
                 Ok(_) => {}
@@ -89,7 +114,7 @@ impl Pipeline {
     /// Tells what comes of sockets by the time that passes. All records until `drained`, in nanoseconds since boot, have
     /// been here.
     pub fn notice_sockets(&mut self, drained: u64, sink: &mut impl Sink) {
-        let Some(Sockets { monitor, controls, looked }) = &mut self.sockets else { return };
+        let Some(Sockets { monitor, controls, looked, .. }) = &mut self.sockets else { return };
         if drained >= *looked + TICK {
             *looked = drained;
             monitor.tick(drained, controls);
@@ -107,14 +132,24 @@ impl Pipeline {
     pub(super) fn socket_called(&mut self, record: &SocketCallRecord<'_>) -> Discard {
         let Some(sockets) = &mut self.sockets else { return Discard::NotAsked };
         let (info, now) = (record.body.info, record.body.header.time);
-        let process = self.table.act(&info, now).clone();
-        sockets.monitor.called(&record.body, record.path.bytes, Arc::new(Actor { info, process }));
+        let process = self.table.act(&info, now);
+        let actor = sockets.actors.of(&info, process);
+        sockets.monitor.called(&record.body, record.path.bytes, actor);
         Discard::Gathered
     }
 
     pub(super) fn socket_changed(&mut self, record: &SocketState) -> Discard {
         let Some(sockets) = &mut self.sockets else { return Discard::NotAsked };
-        sockets.monitor.changed(record);
+        // Who ends a connection may be gone before the connection is.
+        let actor = (record.flags & socket_flags::ACTED != 0)
+            .then(|| self.table.get(&record.task))
+            .flatten()
+            .map(|process| {
+                let mut info = process.info;
+                info.task.tid = record.task.tid;
+                sockets.actors.of(&info, process)
+            });
+        sockets.monitor.changed(record, actor);
         Discard::Gathered
     }
 

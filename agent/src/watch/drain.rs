@@ -70,8 +70,8 @@ pub struct Change {
     pub settings: nightjar_abi::settings::Settings,
     /// What is asked of file events, if any are watched.
     pub files: Option<files::Options>,
-    /// What is asked of events of sockets, if any are wanted.
-    pub network: Option<NetworkOptions>,
+    /// What is asked of events of sockets.
+    pub network: NetworkOptions,
     /// The file of events, another one or none.
     pub file: Option<FileChange>,
     /// Bytes of history.
@@ -142,6 +142,8 @@ pub(super) struct Drain {
     pub(super) commands: mpsc::Receiver<Command>,
     /// Nanoseconds since boot, just before the first program was attached.
     pub(super) since: u64,
+    /// When the last record was made that was taken, likewise.
+    pub(super) last: u64,
     /// What the file had lost when that was last told.
     pub(super) told_unwritten: Vec<(&'static str, u64)>,
     /// Losses that the file has not taken yet.
@@ -248,7 +250,10 @@ impl Drain {
         loop {
             let (began, began_at) = (Instant::now(), since_boot());
             let more = self.drain();
-            if !more {
+            if more {
+                // Records come in the order of their times.
+                drained_until = self.last.max(drained_until);
+            } else {
                 (drained, drained_until) = (began, began_at);
             }
             self.pipeline.notice_files(Some(drained), &mut self.outputs);
@@ -318,10 +323,12 @@ impl Drain {
 
     /// Takes records for a while; whether there may be more.
     fn drain(&mut self) -> bool {
-        let Self { ring, pipeline, outputs, meter, .. } = self;
+        let Self { ring, pipeline, outputs, meter, last, .. } = self;
         let end = Instant::now() + LONGEST_DRAIN;
         ring.drain(|record| {
-            meter.taken(decode::time_of(record));
+            let made = decode::time_of(record);
+            *last = made.unwrap_or(*last);
+            meter.taken(made);
             pipeline.record(record, outputs);
             Instant::now() < end
         })
@@ -370,9 +377,7 @@ impl Drain {
         self.drain();
         let Change { asked, settings, files, network, file, history, sensors, programs } = change;
         self.pipeline.ask(asked);
-        if let Some(NetworkOptions { sockets, unix }) = network
-            && let Err(error) = self.pipeline.change_sockets(sockets, &unix)
-        {
+        if let Err(error) = self.pipeline.change_sockets(network.sockets, &network.unix) {
             error!("the kernel programs keep their old list of unix sockets: {error}");
         }
         match (self.pipeline.files(), files) {

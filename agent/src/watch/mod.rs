@@ -184,7 +184,7 @@ impl Loaded {
         options: &kernel::Options,
         asked: Asked,
         files: Option<files::Options>,
-        network: Option<NetworkOptions>,
+        network: NetworkOptions,
         bounds: Bounds,
         attached: impl FnOnce() -> Result<()>,
     ) -> Result<Self> {
@@ -203,17 +203,16 @@ impl Loaded {
             None => None,
         };
         attached()?;
-        let Snapshot { tasks, sockets } = kernel.take_snapshot()?;
+        let Snapshot { tasks, sockets, .. } = kernel.take_snapshot()?;
         match tasks {
             Some(records) => pipeline.snapshot(&records),
             None => pipeline.procfs(),
         }
         info!("{} processes ran before", pipeline.table_stats().processes);
-        if let Some(NetworkOptions { sockets: options, unix }) = network {
-            let mut controls = kernel.take_network()?;
-            controls.watch_unix(unix.iter().map(String::as_str)).context("cannot watch unix sockets")?;
-            pipeline.watch_sockets(options, controls, &sockets);
-        }
+        // Also where nobody asks for them yet: that can change.
+        let mut watched = kernel.take_network()?;
+        watched.watch_unix(network.unix.iter().map(String::as_str)).context("cannot watch unix sockets")?;
+        pipeline.watch_sockets(network.sockets, watched, &sockets);
         if let Some(mut monitor) = monitor.take() {
             monitor.watch();
             pipeline.watch_files(monitor);
@@ -254,6 +253,7 @@ impl Loaded {
             meter: Meter::new(sensors(kernel.serving()), bounds),
             commands: orders,
             since,
+            last: since,
             told_unwritten: Vec::new(),
             owed_to_file: None,
             over: Some(is_over),
