@@ -341,7 +341,19 @@ impl Agent {
     /// File events after a place in the stream whose line has this text in it.
     #[must_use]
     pub fn file_events(&self, text: &str, mark: usize) -> Vec<Event> {
-        self.log.file_events(text, mark)
+        self.log.events_of("file.", text, mark)
+    }
+
+    /// Network events after a place in the stream whose line has this text in it.
+    #[must_use]
+    pub fn network_events(&self, text: &str, mark: usize) -> Vec<Event> {
+        self.log.events_of("network.", text, mark)
+    }
+
+    /// How many network events so far whose line has this text in it.
+    #[must_use]
+    pub fn count_network_events(&self, text: &str) -> usize {
+        self.log.count(0, |line| line.head.kind.starts_with("network.") && line.text.contains(text))
     }
 
     /// Stops it as Ctrl-C does.
@@ -447,7 +459,19 @@ pub(crate) mod shared {
 
     /// File events whose line has this text in it.
     pub(crate) fn file_events(text: &str, mark: usize) -> Vec<Event> {
-        log().file_events(text, mark)
+        log().events_of("file.", text, mark)
+    }
+
+    /// Network events whose line has this text in it.
+    pub(crate) fn network_events(text: &str, mark: usize) -> Vec<Event> {
+        log().events_of("network.", text, mark)
+    }
+
+    /// How many network events whose line has one of these texts in it.
+    pub(crate) fn count_network_events(texts: &[String], mark: usize) -> usize {
+        log().count(mark, |line| {
+            line.head.kind.starts_with("network.") && texts.iter().any(|text| line.text.contains(text))
+        })
     }
 }
 
@@ -535,8 +559,14 @@ impl Log {
         lines.seen[mark..].iter().filter(|line| wanted(line)).map(Line::event).collect()
     }
 
-    fn file_events(&self, text: &str, mark: usize) -> Vec<Event> {
-        self.events(mark, |line| line.head.kind.starts_with("file.") && line.text.contains(text))
+    /// As [`Self::events`], without reading what is in them, which takes its time.
+    fn count(&self, mark: usize, wanted: impl Fn(&Line) -> bool) -> usize {
+        locked(&self.lines).seen[mark..].iter().filter(|line| wanted(line)).count()
+    }
+
+    /// Of kinds that begin so, those whose line has this text in it.
+    fn events_of(&self, kinds: &str, text: &str, mark: usize) -> Vec<Event> {
+        self.events(mark, |line| line.head.kind.starts_with(kinds) && line.text.contains(text))
     }
 }
 

@@ -86,6 +86,19 @@ pub fn file(kind: &'static str) -> Expect {
     Expect::of(kind)
 }
 
+/// Something that was done with a socket, as `network.connect`.
+#[must_use]
+pub fn network(kind: &'static str) -> Expect {
+    Expect::of(kind)
+}
+
+/// Whether an event is such, whatever its process where none is named.
+#[must_use]
+pub fn fits(expect: &Expect, event: &Event) -> bool {
+    let is_of_process = expect.pid.is_none_or(|pid| event.get("process.pid") == Some(&pid.into()));
+    event.kind() == expect.kind && is_of_process && expect.mismatches(event).is_empty()
+}
+
 // === impl Event ===
 
 impl Event {
@@ -273,6 +286,49 @@ impl Expect {
             .fold(expect, |expect, name| expect.with(format!("{path}.{name}"), truth[name].clone()));
         // Of others it is no length.
         if kind == "regular" { expect.with(format!("{path}.size"), truth["size"].clone()) } else { expect }
+    }
+
+    /// The socket is the one that `rawnet` describes in this line, and its thread did this.
+    #[must_use]
+    pub fn of_socket(self, truth: &Value) -> Self {
+        self.of_ends(truth).with("process.pid", truth["pid"].clone())
+    }
+
+    /// The socket has the ends that `rawnet` describes in this line, whoever did this.
+    #[must_use]
+    pub fn of_ends(mut self, truth: &Value) -> Self {
+        for name in ["protocol", "family", "namespace"] {
+            self = self.with(format!("network.{name}"), truth[name].clone());
+        }
+        for (name, field) in [("loopback", "loopback"), ("mapped", "ipv4_mapped")] {
+            self = self.with_or_default(format!("network.{field}"), truth[name].clone());
+        }
+        for end in ["local", "remote"] {
+            self = self.end(&format!("network.{end}"), &truth[end]);
+        }
+        self
+    }
+
+    /// It ends what `rawnet` describes in this line, and so much went both ways.
+    #[must_use]
+    pub fn of_end(self, truth: &Value) -> Self {
+        ["sent", "received"].iter().fold(self.of_socket(truth), |expect, name| {
+            expect.with(format!("network.bytes_{name}"), truth[name].clone())
+        })
+    }
+
+    /// One end of a socket.
+    fn end(self, path: &str, truth: &Value) -> Self {
+        if truth.is_null() {
+            return self.without(path);
+        }
+        ["address", "port", "scope_id"].iter().fold(self, |expect, name| {
+            let path = format!("{path}.{name}");
+            truth.get(name).map_or_else(
+                || expect.clone().without(&path),
+                |value| expect.clone().with(&path, value.clone()),
+            )
+        })
     }
 
     /// As it is so far, but for one field, of which this is expected instead.

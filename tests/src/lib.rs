@@ -21,24 +21,30 @@ mod agent;
 mod cgroup;
 mod event;
 mod files;
+mod netns;
 mod os;
 mod requirements;
 mod run;
 mod schema;
 mod service;
 mod session;
+mod sockets;
 mod tree;
 mod watched;
 
 pub use agent::{Agent, Summary, instance, nightjar, nightjar_path, programs_of, socket_of, status_of};
 pub use cgroup::{Cgroup, cgroup_hierarchy};
-pub use event::{Event, Expect, Expected, credentials, exec, exec_failed, exit, file, fork, loss};
+pub use event::{
+    Event, Expect, Expected, credentials, exec, exec_failed, exit, file, fits, fork, loss, network,
+};
 pub use files::{copy_of, folder_for_all, make_executable, remove_cgroup};
+pub use netns::{Host, Hosts};
 pub use os::{Ended, PseudoTerminal, await_exit, set_file_capabilities, status_of_wait};
 pub use requirements::{missing_for_kernel_tests, skip};
-pub use run::{Ran, Run, Running, TRUE, quiet, rawfile_path, run, workload, workload_path};
+pub use run::{Ran, Run, Running, TRUE, quiet, rawfile_path, rawnet_path, run, workload, workload_path};
 pub use schema::{expect_events, expect_status, wrong_with};
 pub use service::{Service, ServiceEnd, discarded, hook_count};
 pub use session::{Session, until};
+pub use sockets::{Peer, TALK, Talk, Wire, network_agent, watch_network};
 pub use tree::Tree;
 pub use watched::{Acted, Folder, Told, events_of_shared, truth, watch};

@@ -13,12 +13,14 @@ use std::{
     },
     path::Path,
     process::{Child, Command, ExitStatus},
+    thread,
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal},
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
 };
 
 /// How a child ended, as `wait4` tells it.
@@ -108,6 +110,30 @@ pub(crate) fn at_exit(function: extern "C" fn()) {
     let refused = unsafe { libc::atexit(function) };
     assert_eq!(refused, 0, "no room for another exit function");
 }
+
+/// Lets a command run in a network namespace.
+pub(crate) fn enter_network(command: &mut Command, namespace: &OwnedFd) {
+    let namespace = namespace.try_clone().expect("room for one more descriptor");
+    // SAFETY: the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(move || Ok(move_into_link_name_space(namespace.as_fd(), NETWORK)?)) };
+}
+
+/// Lets this thread go to a network namespace.
+pub(crate) fn go_to_network(namespace: &OwnedFd) {
+    move_into_link_name_space(namespace.as_fd(), NETWORK).expect("a network namespace, and we are root");
+}
+
+/// Makes a network namespace, in which nothing is up; it goes when its last descriptor and process go.
+pub(crate) fn new_network() -> OwnedFd {
+    let made = thread::spawn(|| {
+        // SAFETY: descriptors stay shared; the thread ends here.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("a new network namespace, and we are root");
+        File::open("/proc/thread-self/ns/net").expect("every thread has one").into()
+    });
+    made.join().expect("it did not fail")
+}
+
+const NETWORK: Option<LinkNameSpaceType> = Some(LinkNameSpaceType::Network);
 
 /// Gives a file the capabilities of a bit set, as `setcap` does with `=ep`.
 pub fn set_file_capabilities(path: &Path, capabilities: u32) {

@@ -75,6 +75,12 @@ pub fn rawfile_path() -> PathBuf {
     helper("rawfile")
 }
 
+/// Where the program is that makes calls on sockets in odd ways.
+#[must_use]
+pub fn rawnet_path() -> PathBuf {
+    helper("rawnet")
+}
+
 fn helper(name: &str) -> PathBuf {
     let test = env::current_exe().expect("the path of this program");
     let folder = test.ancestors().nth(2).expect("target/debug/deps/test");

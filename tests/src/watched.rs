@@ -319,7 +319,8 @@ impl std::fmt::Display for Told {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         const SHOWN: usize = 30;
         for event in self.0.iter().take(SHOWN) {
-            let body = event.get("file").map(ToString::to_string).unwrap_or_default();
+            let body = event.get("file").or_else(|| event.get("network"));
+            let body = body.map(ToString::to_string).unwrap_or_default();
             let pid = event.get("process.pid").map_or_else(|| "nobody".to_owned(), ToString::to_string);
             writeln!(f, "\n  {} {} by {pid}: {}", event.text("time"), event.kind(), shortened(&body))?;
         }

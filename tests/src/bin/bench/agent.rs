@@ -6,6 +6,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{BufRead as _, BufReader, Read as _, Seek as _},
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread::sleep,
@@ -41,6 +42,8 @@ const LONGEST_CATCH_UP: Duration = Duration::from_mins(1);
 const LONGEST_ANSWER: Duration = Duration::from_secs(20);
 /// Longer than notifications wait for what the kernel programs tell of the same.
 const SILENCE: Duration = Duration::from_millis(500);
+/// Where nobody listens, as a rule.
+const DISCARD: u16 = 9;
 /// So few events, of a KiB each, are quiet enough.
 const FEW: u64 = 64;
 
@@ -117,18 +120,27 @@ pub struct Told {
     pub summary: String,
 }
 
-/// What an agent has told of files in its life.
+/// What an agent has told of files, or of sockets, in its life.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct ToldOfFiles {
-    /// Events about files below the asked directory.
+pub struct ToldOfActs {
+    /// Events about files below the asked directory, or about sockets with the asked port.
     pub events: u64,
     /// Bytes of JSON of these.
     pub bytes: u64,
-    /// Acts that these tell of, by process and kind: an event of repeats tells of many.
+    /// Acts that these tell of, by process and kind: an event of repeats tells of many. Connections that a
+    /// `network.flow` counts are counted as `network.connect` or `network.accept` and as `network.close`, those that
+    /// failed as [`FAILED`]; there are [`SENT`] and [`RECEIVED`] too.
     pub acts: BTreeMap<u32, BTreeMap<String, u64>>,
     /// Sum of the counts in `telemetry.loss` events.
     pub lost: u64,
 }
+
+/// Connections that did not come to be, or of which that is not known.
+pub const FAILED: &str = "connections that failed";
+/// Packets that were sent, by the events of an end.
+pub const SENT: &str = "packets sent";
+/// Packets that were received, likewise.
+pub const RECEIVED: &str = "packets received";
 
 /// The part of `nightjar status` that says what became of what happened.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -203,6 +215,9 @@ impl Asked {
     /// Every sensor of processes.
     pub const PROCESSES: Self = Self { kinds: &["process.*"], files: None };
 
+    /// Every sensor of sockets, and no event of anything else.
+    pub const NETWORK: Self = Self { kinds: &["network.*"], files: None };
+
     /// Besides processes, what is done of this with a file, or with a directory and what it covers; no other file.
     pub fn watching(path: &str, recursive: bool, operations: &[&str]) -> Self {
         let policy =
@@ -214,6 +229,10 @@ impl Asked {
     /// Besides processes, all files that are opened, and all that are closed.
     pub fn all_files() -> Self {
         Self { files: Some(json!({"defaults": false, "all": true}).to_string()), ..Self::USUAL }
+    }
+
+    fn is_of_network(&self) -> bool {
+        self.kinds.iter().any(|kind| kind.starts_with("network."))
     }
 
     fn settings(&self) -> String {
@@ -228,7 +247,8 @@ impl Asked {
 
 impl Agent {
     /// Starts an agent that writes JSON to a file in memory, and waits until it has written an event.
-    /// Programs are run all the time meanwhile, so that there is one to tell.
+    /// Programs are run all the time meanwhile, so that there is one to tell; where sockets alone are asked for,
+    /// connections are tried too.
     pub fn start(program: &Path, asked: &Asked) -> Result<Self> {
         let events = NamedTempFile::with_prefix_in("nightjar-bench-", memory_dir())?;
         let log = tempfile::tempfile_in(memory_dir())?;
@@ -271,6 +291,10 @@ impl Agent {
             }
             sys::go_on()?;
             canary.run()?;
+            if asked.is_of_network() {
+                // Refused or not, it is told.
+                let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, DISCARD));
+            }
             sleep(Duration::from_millis(5));
         }
         agent.first_event = begin.elapsed();
@@ -465,8 +489,8 @@ impl Stopped {
     }
 
     /// What it told about files below this directory.
-    pub fn told_of_files(self, below: &Path) -> Result<ToldOfFiles> {
-        let mut told = ToldOfFiles::default();
+    pub fn told_of_files(self, below: &Path) -> Result<ToldOfActs> {
+        let mut told = ToldOfActs::default();
         self.each(|event, length| {
             told.lost += event.lost();
             let Some(file) = &event.file else { return };
@@ -478,6 +502,22 @@ impl Stopped {
             let of_process = told.acts.entry(event.process.pid).or_default();
             // An event that tells of one act has no count.
             *of_process.entry(event.kind.clone()).or_default() += file.count.max(1);
+        })?;
+        Ok(told)
+    }
+
+    /// What it told about sockets of which one end has this port, those that listen there aside.
+    pub fn told_of_port(self, port: u16) -> Result<ToldOfActs> {
+        let mut told = ToldOfActs::default();
+        self.each(|event, length| {
+            told.lost += event.lost();
+            let Some(network) = event.network.as_ref().filter(|network| network.is_of(port)) else { return };
+            told.events += 1;
+            told.bytes += length;
+            let of_process = told.acts.entry(event.process.pid).or_default();
+            for (what, count) in network.acts(&event.kind) {
+                *of_process.entry(what.to_owned()).or_default() += count;
+            }
         })?;
         Ok(told)
     }
@@ -497,26 +537,32 @@ impl Stopped {
     }
 }
 
-impl ToldOfFiles {
+impl ToldOfActs {
     /// Acts of this kind, of whichever process.
-    pub fn of_kind(&self, kind: &str) -> u64 {
+    pub fn of(&self, kind: &str) -> u64 {
         self.acts.values().filter_map(|kinds| kinds.get(kind)).sum()
     }
 
     /// Acts of this kind of these processes.
-    pub fn of(&self, pids: &[u32], kind: &str) -> u64 {
+    pub fn by(&self, pids: &[u32], kind: &str) -> u64 {
         pids.iter().filter_map(|pid| self.acts.get(pid)?.get(kind)).sum()
     }
 }
 
 impl Status {
-    /// The sum of something that the hooks of files counted.
-    pub fn of_file_hooks(&self, of: impl Fn(&HookCounts) -> u64) -> u64 {
-        self.hooks.iter().filter(|counts| counts.hook.starts_with("file_")).map(of).sum()
+    /// The sum of something that hooks counted whose names begin with one of these.
+    pub fn of_hooks(&self, begins: &[&str], of: impl Fn(&HookCounts) -> u64) -> u64 {
+        let asked = |counts: &&HookCounts| begins.iter().any(|begin| counts.hook.starts_with(begin));
+        self.hooks.iter().filter(asked).map(of).sum()
     }
 }
 
 impl HookCounts {
+    /// How the names of hooks of files begin.
+    pub const FILES: &'static [&'static str] = &["file_"];
+    /// How those of sockets do.
+    pub const SOCKETS: &'static [&'static str] = &["socket_", "datagram"];
+
     /// Lost for whatever reason.
     pub fn lost(&self) -> u64 {
         sum(&self.dropped)
@@ -605,6 +651,7 @@ struct Event {
     #[serde(default)]
     telemetry: Telemetry,
     file: Option<FileActivity>,
+    network: Option<NetworkActivity>,
 }
 
 #[derive(Default, Deserialize)]
@@ -623,6 +670,25 @@ struct FileActivity {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
+struct NetworkActivity {
+    direction: String,
+    outcome: String,
+    local: Endpoint,
+    remote: Option<Endpoint>,
+    count: u64,
+    failed: u64,
+    packets_sent: u64,
+    packets_received: u64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Endpoint {
+    port: Option<u16>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Telemetry {
     losses: Vec<Loss>,
 }
@@ -630,5 +696,80 @@ struct Telemetry {
 impl Event {
     fn lost(&self) -> u64 {
         self.telemetry.losses.iter().map(|loss| loss.count).sum()
+    }
+}
+
+impl NetworkActivity {
+    /// Whether one of two ends has this port. What listens has one end.
+    fn is_of(&self, port: u16) -> bool {
+        let remote = self.remote.as_ref();
+        remote.is_some_and(|remote| [self.local.port, remote.port].contains(&Some(port)))
+    }
+
+    /// What an event of this kind with this tells of, and how many.
+    fn acts<'a>(&self, kind: &'a str) -> [(&'a str, u64); 5] {
+        let made = self.count - self.failed;
+        let begun = if self.direction == "inbound" { "network.accept" } else { "network.connect" };
+        let (kind, count, ended) = match (kind, self.outcome.as_str()) {
+            ("network.flow", _) => (begun, made, made),
+            ("network.connect", "failed" | "unknown") => (FAILED, 1, 0),
+            _ => (kind, 1, 0),
+        };
+        [
+            (kind, count),
+            ("network.close", ended),
+            (FAILED, self.failed),
+            (SENT, self.packets_sent),
+            (RECEIVED, self.packets_received),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an event tells of, where it tells of anything.
+    fn acts(kind: &str, network: serde_json::Value) -> BTreeMap<String, u64> {
+        let network: NetworkActivity = serde_json::from_value(network).expect("fields of the right types");
+        assert!(network.is_of(4710), "one end has the port");
+        let mut acts = BTreeMap::new();
+        for (what, count) in network.acts(kind) {
+            *acts.entry(what.to_owned()).or_default() += count;
+        }
+        acts.retain(|_, count| *count > 0);
+        acts
+    }
+
+    fn expected<const N: usize>(acts: [(&str, u64); N]) -> BTreeMap<String, u64> {
+        acts.map(|(what, count)| (what.to_owned(), count)).into()
+    }
+
+    #[test]
+    fn an_event_of_its_own_tells_of_one_connection() {
+        let remote = json!({"port": 4710});
+        let made = json!({"direction": "outbound", "outcome": "established", "remote": remote});
+        assert_eq!(acts("network.connect", made), expected([("network.connect", 1)]));
+        let failed = json!({"direction": "outbound", "outcome": "failed", "remote": remote});
+        assert_eq!(acts("network.connect", failed), expected([(FAILED, 1)]));
+    }
+
+    #[test]
+    fn a_flow_tells_of_the_beginning_and_the_end_of_all_that_it_counts() {
+        let (local, remote) = (json!({"port": 4710}), json!({"address": "127.0.0.1"}));
+        let flow = json!({"direction": "inbound", "local": local, "remote": remote, "count": 9, "failed": 0,
+            "packets_sent": 2, "packets_received": 3});
+        let all = [("network.accept", 9), ("network.close", 9), (SENT, 2), (RECEIVED, 3)];
+        assert_eq!(acts("network.flow", flow), expected(all));
+        let flow = json!({"direction": "outbound", "remote": local, "count": 9, "failed": 4});
+        let all = [("network.connect", 5), ("network.close", 5), (FAILED, 4)];
+        assert_eq!(acts("network.flow", flow), expected(all));
+    }
+
+    #[test]
+    fn what_listens_is_no_connection() {
+        let listener: NetworkActivity =
+            serde_json::from_value(json!({"local": {"port": 4710}})).expect("fields of the right types");
+        assert!(!listener.is_of(4710));
     }
 }

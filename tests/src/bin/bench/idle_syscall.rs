@@ -8,7 +8,7 @@ use clap::Args;
 use crate::{
     agent::{self, Asked},
     machine,
-    price::{Comparison, Goal, Subject, Under},
+    price::{About, Comparison, Goal, Subject, Under},
     sys, write_json,
 };
 
@@ -67,11 +67,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         blocks,
         rounds,
         calls,
-        round: &|_| {
-            sys::getppid_many_times(calls);
-            Ok(())
+        caller: &|| {
+            Ok(Box::new(|_| {
+                sys::getppid_many_times(calls);
+                Ok(())
+            }))
         },
-        files: None,
+        about: About::Nothing,
         subjects: &[
             subject("exec, fork and exit", Asked::LEAST, 0.0),
             subject("every sensor of processes", Asked::PROCESSES, MOST_ADDED),

@@ -7,18 +7,24 @@ mod agent;
 mod audit;
 mod exec;
 mod files_producer;
+mod http;
+mod http_producer;
 mod idle_syscall;
 mod machine;
 mod mixed;
+mod network;
 mod open;
 mod operator;
 mod price;
 mod producer;
 mod programs;
+mod sockets;
+mod sockets_producer;
 mod startup;
 mod stats;
 mod sys;
 mod table;
+mod top_rate;
 
 use std::{fs, path::Path, process::ExitCode};
 
@@ -42,18 +48,25 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Benchmark {
+    Connect(network::ConnectArguments),
     Exec(exec::Arguments),
+    Http(http::Arguments),
     IdleSyscall(idle_syscall::Arguments),
     Mixed(mixed::Arguments),
     Open(open::OpenArguments),
     OpenDistinct(open::DistinctArguments),
     Operator(operator::Arguments),
     Startup(startup::Arguments),
+    Udp(network::UdpArguments),
     Unwatched(open::UnwatchedArguments),
     #[command(hide = true)]
     Produce(producer::Arguments),
     #[command(hide = true)]
     ProduceFiles(files_producer::Arguments),
+    #[command(hide = true)]
+    ProduceHttp(http_producer::Arguments),
+    #[command(hide = true)]
+    ProduceSockets(sockets_producer::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +84,8 @@ fn run(benchmark: &Benchmark) -> Result<()> {
     match benchmark {
         Benchmark::Produce(arguments) => return producer::run(arguments),
         Benchmark::ProduceFiles(arguments) => return files_producer::run(arguments),
+        Benchmark::ProduceHttp(arguments) => return http_producer::run(arguments),
+        Benchmark::ProduceSockets(arguments) => return sockets_producer::run(arguments),
         _ => {}
     }
     if !rustix::process::geteuid().is_root() {
@@ -78,15 +93,21 @@ fn run(benchmark: &Benchmark) -> Result<()> {
     }
     sys::end_gracefully();
     match benchmark {
+        Benchmark::Connect(arguments) => network::connect(arguments),
         Benchmark::Exec(arguments) => exec::run(arguments),
+        Benchmark::Http(arguments) => http::run(arguments),
         Benchmark::IdleSyscall(arguments) => idle_syscall::run(arguments),
         Benchmark::Mixed(arguments) => mixed::run(arguments),
         Benchmark::Open(arguments) => open::open(arguments),
         Benchmark::OpenDistinct(arguments) => open::open_distinct(arguments),
         Benchmark::Operator(arguments) => operator::run(arguments),
         Benchmark::Startup(arguments) => startup::run(arguments),
+        Benchmark::Udp(arguments) => network::udp(arguments),
         Benchmark::Unwatched(arguments) => open::unwatched(arguments),
-        Benchmark::Produce(_) | Benchmark::ProduceFiles(_) => Ok(()),
+        Benchmark::Produce(_)
+        | Benchmark::ProduceFiles(_)
+        | Benchmark::ProduceHttp(_)
+        | Benchmark::ProduceSockets(_) => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    agent::{self, Agent, Asked, HookCounts, Memory, Status, ToldOfFiles, sum},
+    agent::{self, Agent, Asked, HookCounts, Memory, Status, ToldOfActs, sum},
     files_producer::{Done, Work},
     machine,
     open::Files,
@@ -91,7 +91,7 @@ struct Watched {
     parts: [Part; 2],
     cpu_ns: u64,
     memory: Memory,
-    told: ToldOfFiles,
+    told: ToldOfActs,
     /// Last line of its standard error.
     summary: String,
 }
@@ -214,7 +214,7 @@ impl Bench<'_> {
 impl Acts {
     /// How many were offered and told of.
     fn in_part(&self, watched: &Watched, part: &Part) -> (u64, u64) {
-        ((self.offered)(&part.done), watched.told.of(&part.pids, self.kind))
+        ((self.offered)(&part.done), watched.told.by(&part.pids, self.kind))
     }
 }
 
@@ -232,8 +232,8 @@ impl Watched {
 }
 
 impl Part {
-    fn told(&self, told: &ToldOfFiles) -> u64 {
-        ACTS.iter().map(|acts| told.of(&self.pids, acts.kind)).sum()
+    fn told(&self, told: &ToldOfActs) -> u64 {
+        ACTS.iter().map(|acts| told.by(&self.pids, acts.kind)).sum()
     }
 
     /// What was counted meanwhile.
@@ -284,7 +284,7 @@ impl Measured {
         };
         let all = |of: &dyn Fn(&Part, &Watched) -> u64| parts().map(|(part, w)| of(part, w)).sum::<u64>();
         let hooks = |of: fn(&HookCounts) -> u64| {
-            move |part: &Part, _: &Watched| part.counted(|status| status.of_file_hooks(of))
+            move |part: &Part, _: &Watched| part.counted(|status| status.of_hooks(HookCounts::FILES, of))
         };
         let flow = |of: fn(&Status) -> u64| move |part: &Part, _: &Watched| part.counted(of);
 

@@ -16,7 +16,7 @@ use crate::{
     agent::{self, Asked},
     audit::Audit,
     machine,
-    price::{Comparison, Goal, Subject, Under},
+    price::{About, Comparison, Goal, Subject, Under},
     write_json,
 };
 
@@ -122,15 +122,15 @@ pub struct Files {
 pub fn open(arguments: &OpenArguments) -> Result<()> {
     let files = Files::make(1)?;
     let path = files.path(0);
-    let (name, asked, kinds): (_, _, &[&str]) = if arguments.all {
-        ("the agent, all files", Asked::all_files(), &["file.open", "file.close"])
+    let (name, asked, told): (_, _, &[(&str, u64)]) = if arguments.all {
+        ("the agent, all files", Asked::all_files(), &[("file.open", 1), ("file.close", 1)])
     } else {
-        ("the agent, file watched", Asked::watching(&path, false, &["open"]), &["file.open"])
+        ("the agent, file watched", Asked::watching(&path, false, &["open"]), &[("file.open", 1)])
     };
     // A goal there is for a watched file; all files are a flood, and whoever wants it pays for it.
     let goal = (!arguments.all).then_some(Goal::Median(MOST_ADDED_REPEATED));
     println!("\nOpening one file again and again");
-    let subject = Subject { name, under: Under::Agent(asked, kinds), goal };
+    let subject = Subject { name, under: Under::Agent(asked, told), goal };
     arguments.common.run((arguments.rounds, arguments.calls), &files, &subject, &[&format!("path={path}")])
 }
 
@@ -141,7 +141,7 @@ pub fn open_distinct(arguments: &DistinctArguments) -> Result<()> {
     let dir = files.dir().display().to_string();
     let subject = Subject {
         name: "the agent, tree watched",
-        under: Under::Agent(Asked::watching(&dir, true, &["open"]), &["file.open"]),
+        under: Under::Agent(Asked::watching(&dir, true, &["open"]), &[("file.open", 1)]),
         goal: Some(Goal::Median(MOST_ADDED_DISTINCT)),
     };
     arguments.common.run((rounds, calls), &files, &subject, &[&format!("dir={dir}")])
@@ -181,8 +181,10 @@ impl Common {
             blocks,
             rounds,
             calls,
-            round: &|round| files.open(round as usize * calls as usize, calls as usize),
-            files: Some(files.dir()),
+            caller: &|| {
+                Ok(Box::new(move |round| files.open(round as usize * calls as usize, calls as usize)))
+            },
+            about: About::Files(files.dir()),
             subjects: std::slice::from_ref(subject),
             audit: None,
         };

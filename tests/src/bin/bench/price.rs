@@ -11,7 +11,7 @@ use anyhow::{Result, anyhow};
 use serde::Serialize;
 
 use crate::{
-    agent::{Agent, Asked, HookCounts, Memory, ToldOfFiles},
+    agent::{Agent, Asked, HookCounts, Memory, Stopped, ToldOfActs},
     audit::Audit,
     producer::{nanos, pin},
     programs::{self, Clocks, KernelProgram},
@@ -39,13 +39,25 @@ pub struct Comparison<'a> {
     pub rounds: u32,
     /// Calls in a round.
     pub calls: u32,
-    /// Makes the calls of a round of this number.
-    pub round: &'a (dyn Fn(u32) -> Result<()> + Sync),
-    /// The directory in which all files are that the calls are about; none: they are about none.
-    pub files: Option<&'a Path>,
+    /// Makes ready to call, in the thread that does.
+    pub caller: &'a (dyn Fn() -> Result<Caller<'a>> + Sync),
+    pub about: About<'a>,
     pub subjects: &'a [Subject<'a>],
     /// Held where audit is a subject.
     pub audit: Option<&'a Audit>,
+}
+
+/// Makes the calls of a round of this number. Dropped, it takes back what it made ready.
+pub type Caller<'a> = Box<dyn FnMut(u32) -> Result<()> + 'a>;
+
+/// What the calls are about, so that what is told of them is known.
+#[derive(Clone, Copy)]
+pub enum About<'a> {
+    Nothing,
+    /// Files, all of them in this directory.
+    Files(&'a Path),
+    /// Sockets, of which one end has this port.
+    Port(u16),
 }
 
 /// Something that may make calls slower.
@@ -56,8 +68,9 @@ pub struct Subject<'a> {
 }
 
 pub enum Under<'a> {
-    /// An agent, and the kinds of which each call is to give an act; those that it does not name, none.
-    Agent(Asked, &'a [&'a str]),
+    /// An agent, and how many acts each call is to give of what (as [`ToldOfActs::acts`] has them); of what it does
+    /// not name, none.
+    Agent(Asked, &'a [(&'a str, u64)]),
     /// The kernel's audit with this rule.
     Audit(Vec<&'a str>),
 }
@@ -102,9 +115,9 @@ enum State {
 struct Watched {
     cpu_ns: u64,
     memory: Memory,
-    /// By the hooks of files.
+    /// By the hooks that are about the same.
     dropped: u64,
-    told: ToldOfFiles,
+    told: ToldOfActs,
     complaint: Option<String>,
 }
 
@@ -151,12 +164,11 @@ impl Comparison<'_> {
         agent.await_silence()?;
         let cpu_ns = nanos(agent.cpu()?.total.saturating_sub(before));
         let memory = agent.memory()?;
-        let dropped = agent.status()?.of_file_hooks(HookCounts::lost);
+        let dropped = agent.status()?.of_hooks(self.about.hooks().1, HookCounts::lost);
         // One that could not hand over all in time says so, and the numbers of the call count all the same.
         let stopped = agent.end()?;
         let complaint = stopped.complaint();
-        // Of no file is below this one.
-        let told = stopped.told_of_files(self.files.unwrap_or(Path::new("/dev/null")))?;
+        let told = self.about.told(stopped)?;
         Ok(Rounds {
             block,
             state,
@@ -182,9 +194,10 @@ impl Comparison<'_> {
         let work = || {
             pin(self.cpu)?;
             sleep(SETTLE);
+            let mut call = (self.caller)()?;
             let round = |number| {
                 let begin = Instant::now();
-                (self.round)(number)?;
+                call(number)?;
                 Ok(begin.elapsed().as_secs_f64() * 1e9 / f64::from(self.calls))
             };
             (0..self.rounds).map(round).collect()
@@ -196,10 +209,10 @@ impl Comparison<'_> {
         let all = &measured.rounds;
         self.tell_calls(all);
         for (place, subject) in self.subjects.iter().enumerate() {
-            if let Under::Agent(_, kinds) = &subject.under {
+            if let Under::Agent(_, expected) = &subject.under {
                 let watched = all.iter().filter(|rounds| rounds.state == State::Subject(place));
                 let watched: Vec<&Watched> = watched.filter_map(|rounds| rounds.agent.as_ref()).collect();
-                self.tell_agent(subject, kinds, &watched);
+                self.tell_agent(subject, expected, &watched);
             }
         }
         if let (Some(subject), false) = (self.subjects.last(), measured.programs.is_empty()) {
@@ -267,7 +280,7 @@ impl Comparison<'_> {
         }
     }
 
-    fn tell_agent(&self, subject: &Subject, kinds: &[&str], watched: &[&Watched]) {
+    fn tell_agent(&self, subject: &Subject, expected: &[(&str, u64)], watched: &[&Watched]) {
         let calls = u64::from(self.rounds) * u64::from(self.calls);
         let sample = |of: &dyn Fn(&Watched) -> f64| Sample::new(watched.iter().map(|watched| of(watched)));
         let head = format!("the agent: {}", subject.name);
@@ -280,22 +293,24 @@ impl Comparison<'_> {
         let cpu = sample(&|watched| number(watched.cpu_ns) / number(calls)).spread(1);
         row("its CPU time a call", "ns", cpu, None);
         row("peak resident", "MiB", sample(&|watched| mib(watched.memory.peak)).spread(1), None);
-        if self.files.is_some() {
-            for kind in kinds {
-                let told = || watched.iter().map(|watched| watched.told.of_kind(kind));
+        if !matches!(self.about, About::Nothing) {
+            for (what, a_call) in expected {
+                let told = || watched.iter().map(|watched| watched.told.of(what));
+                let acts = calls * a_call;
                 // Twice the same event would be as wrong as none.
-                let goal = (format!("= {calls}"), told().all(|told| told == calls));
-                let worst = told().max_by_key(|told| told.abs_diff(calls)).unwrap_or(0);
-                row(&format!("acts told by {kind}, worst block"), "", worst.to_string(), Some(goal));
+                let goal = (format!("= {acts}"), told().all(|told| told == acts));
+                let worst = told().max_by_key(|told| told.abs_diff(acts)).unwrap_or(0);
+                row(&format!("told: {what}, worst block"), "", worst.to_string(), Some(goal));
             }
             let events = sample(&|watched| number(watched.told.events));
-            let goal = kinds.is_empty().then(|| ("= 0".to_owned(), events.max() == 0.0));
+            let goal = expected.is_empty().then(|| ("= 0".to_owned(), events.max() == 0.0));
             row("  in events", "", events.spread(0), goal);
             let bytes = |watched: &Watched| number(watched.told.bytes) / number(watched.told.events.max(1));
             row("JSON of an event", "B", sample(&bytes).spread(0), None);
         }
+        let dropped = format!("dropped by hooks of {}, all blocks", self.about.hooks().0);
         for (name, of) in [
-            ("dropped by hooks of files, all blocks", (|watched| watched.dropped) as fn(&Watched) -> u64),
+            (dropped.as_str(), (|watched| watched.dropped) as fn(&Watched) -> u64),
             ("lost by its own count, all blocks", |watched| watched.told.lost),
         ] {
             let lost: u64 = watched.iter().map(|watched| of(watched)).sum();
@@ -305,6 +320,25 @@ impl Comparison<'_> {
         table.print();
         for complaint in watched.iter().filter_map(|watched| watched.complaint.as_ref()) {
             println!("  the agent failed: {complaint}");
+        }
+    }
+}
+
+impl About<'_> {
+    /// The hooks that are about the same: what they are hooks of, and how their names begin.
+    fn hooks(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::Nothing | Self::Files(_) => ("files", HookCounts::FILES),
+            Self::Port(_) => ("sockets", HookCounts::SOCKETS),
+        }
+    }
+
+    fn told(self, stopped: Stopped) -> Result<ToldOfActs> {
+        match self {
+            // No file is below this one.
+            Self::Nothing => stopped.told_of_files(Path::new("/dev/null")),
+            Self::Files(below) => stopped.told_of_files(below),
+            Self::Port(port) => stopped.told_of_port(port),
         }
     }
 }

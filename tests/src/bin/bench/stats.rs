@@ -65,6 +65,18 @@ impl Sample {
             Verdict::Unclear
         }
     }
+
+    /// Whether the true median is at least `goal`, likewise.
+    pub fn at_least(&self, goal: f64) -> Verdict {
+        let (low, high) = self.interval();
+        if low >= goal {
+            Verdict::Passes
+        } else if high < goal {
+            Verdict::FallsShort
+        } else {
+            Verdict::Unclear
+        }
+    }
 }
 
 /// How a figure stands to its goal.
@@ -117,5 +129,8 @@ mod tests {
         assert_eq!(sample.at_most(3.0), Verdict::Passes);
         assert_eq!(sample.at_most(2.5), Verdict::Unclear);
         assert_eq!(sample.at_most(0.5), Verdict::FallsShort);
+        assert_eq!(sample.at_least(1.0), Verdict::Passes);
+        assert_eq!(sample.at_least(1.5), Verdict::Unclear);
+        assert_eq!(sample.at_least(3.5), Verdict::FallsShort);
     }
 }

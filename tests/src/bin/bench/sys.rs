@@ -1,11 +1,15 @@
 //! System calls that no safe wrapper has.
-#![expect(unsafe_code, reason = "posix_spawn, getrusage, CPU clocks of processes and handlers need libc")]
+#![expect(
+    unsafe_code,
+    reason = "posix_spawn, getrusage, CPU clocks of processes, interfaces and handlers need libc"
+)]
 
 use std::{
     ffi::CString,
     io,
     mem::MaybeUninit,
-    os::unix::ffi::OsStrExt,
+    net::{Ipv4Addr, UdpSocket},
+    os::{fd::AsRawFd as _, unix::ffi::OsStrExt},
     path::Path,
     ptr::{null, null_mut},
     sync::atomic::{AtomicBool, Ordering},
@@ -13,7 +17,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::{
+    process::{Pid, WaitOptions, waitpid},
+    thread::{UnshareFlags, unshare_unsafe},
+};
 
 /// A program with one argument, its name, and no environment, ready to be run many times.
 pub struct Program {
@@ -90,6 +97,26 @@ pub fn getppid_many_times(calls: u32) {
         // SAFETY: takes no arguments and cannot fail.
         unsafe { libc::syscall(libc::SYS_getppid) };
     }
+}
+
+/// Gives this thread, and what it starts from now on, a network namespace of its own, with a loopback interface
+/// that is up and nothing else.
+pub fn own_network() -> Result<()> {
+    const LOOPBACK: &[u8] = b"lo";
+    // SAFETY: another network, of this thread alone, leaves memory and descriptors as they are.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("no network namespace of our own")?;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // SAFETY: all zeros are a name of no letters and flags of none.
+    let mut request = unsafe { MaybeUninit::<libc::ifreq>::zeroed().assume_init() };
+    for (to, from) in request.ifr_name.iter_mut().zip(LOOPBACK) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP).expect("the lowest of the flags");
+    // SAFETY: the descriptor is open, and the pointer good for reading an `ifreq` with a name and flags.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) } != 0 {
+        return Err(io::Error::last_os_error()).context("the loopback interface does not go up");
+    }
+    Ok(())
 }
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);

@@ -39,7 +39,7 @@ impl Child {
         drop((told, asked));
         let result = work(&mut Sender(teller), &mut Receiver(BufReader::new(orders)));
         if let Err(error) = &result {
-            eprintln!("rawfile: in the child: {error:#}");
+            eprintln!("in the child: {error:#}");
         }
         exit(result.is_err().into());
     }

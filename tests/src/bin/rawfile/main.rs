@@ -22,6 +22,7 @@ mod memory;
 mod mounts;
 mod opened;
 mod opens;
+mod operations;
 mod races;
 mod random;
 mod said;
