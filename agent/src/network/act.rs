@@ -79,7 +79,8 @@ pub(super) enum Attribution {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Traffic {
     pub(super) sent: Flow,
-    pub(super) received: Flow,
+    /// `None` where only what is sent is counted.
+    pub(super) received: Option<Flow>,
 }
 
 /// The events made so far, with what making one takes.
@@ -125,12 +126,13 @@ impl<P> Who<P> {
         }
     }
 
-    /// Who acted on what this one opened, and this one's process where that is another program.
-    pub(super) fn or_acted(&self, task: TaskRef) -> (Self, Option<Arc<Actor<P>>>) {
-        if self.program() == Some(Program::from(&task)) {
-            (self.clone(), None)
-        } else {
-            (Self::Task(task), self.actor().cloned())
+    /// Who acted on what this one opened, and this one's process where that is another program. Of the same program
+    /// what was taken down first is kept.
+    pub(super) fn or_acted(&self, acted: Self) -> (Self, Option<Arc<Actor<P>>>) {
+        match self.actor() {
+            Some(_) if self.program() == acted.program() => (self.clone(), None),
+            Some(actor) => (acted, Some(Arc::clone(actor))),
+            None => (acted, None),
         }
     }
 }
@@ -169,19 +171,25 @@ impl Attribution {
 impl Traffic {
     /// Adds what went over another connection.
     pub(super) fn add(&mut self, other: &Self) {
-        for (sum, other) in [(&mut self.sent, &other.sent), (&mut self.received, &other.received)] {
-            sum.packets = sum.packets.saturating_add(other.packets);
-            sum.bytes = sum.bytes.saturating_add(other.bytes);
+        add(&mut self.sent, &other.sent);
+        if let Some(received) = &other.received {
+            add(self.received.get_or_insert_default(), received);
         }
     }
 
     /// Puts this in an event.
     pub(super) fn tell(&self, body: &mut NetworkActivity) {
         body.bytes_sent = Some(self.sent.bytes);
-        body.bytes_received = Some(self.received.bytes);
+        body.bytes_received = self.received.map(|received| received.bytes);
         body.packets_sent = Some(self.sent.packets);
-        body.packets_received = Some(self.received.packets);
+        body.packets_received = self.received.map(|received| received.packets);
     }
+}
+
+/// Adds what went the same way.
+pub(super) fn add(sum: &mut Flow, other: &Flow) {
+    sum.packets = sum.packets.saturating_add(other.packets);
+    sum.bytes = sum.bytes.saturating_add(other.bytes);
 }
 
 // === impl Acts ===

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nightjar_abi::{
     network::Flow,
-    record::{SocketInfo, SocketState, TaskRef, socket_flags},
+    record::{SocketInfo, SocketState, socket_flags},
 };
 use nightjar_proto::v1::NetworkActivity;
 
@@ -12,11 +12,11 @@ use super::{
     act::{Actor, Acts, Attribution, Traffic, Who},
     closing::{self, Side},
     describe,
-    fold::{Direction, Ended, Key},
+    fold::{Direction, Ended, Key, Outcome},
 };
 
-/// Protocols whose sockets count what goes by: TCP and MPTCP.
-const COUNTED: &[u16] = &[6, 262];
+/// Protocols whose sockets count what goes by: TCP. The counts of MPTCP are its subflows', which are sockets of TCP.
+const COUNTED: &[u16] = &[6];
 
 /// How far a socket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,10 @@ pub(super) enum Stage {
     Waiting,
     /// There is a connection.
     Open,
+    /// It waits for connections, if the call that has it do so is not refused after all.
+    Unconfirmed,
+    /// It was unconfirmed and waits no more: refused, as a rule, which its call tells.
+    Withdrawn,
     /// It waits for connections.
     Listening,
 }
@@ -58,12 +62,19 @@ pub(super) struct Connection<P> {
     /// The remote end was read from the memory of the process.
     pub(super) is_from_memory: bool,
     /// Who did something to it last that ends it.
-    pub(super) acted: Option<TaskRef>,
+    pub(super) acted: Option<Who<P>>,
     pub(super) first_end: Option<Side>,
     /// Call that made it.
     pub(super) call: u32,
     /// Longest queue of a listener.
     pub(super) backlog: u64,
+}
+
+impl Stage {
+    /// Whether it is one of a socket that waits for connections.
+    pub(super) const fn is_of_listener(self) -> bool {
+        matches!(self, Self::Unconfirmed | Self::Withdrawn | Self::Listening)
+    }
 }
 
 impl<P> Connection<P> {
@@ -112,19 +123,24 @@ impl<P> Connection<P> {
         }
     }
 
+    /// Whether it is of the process with this ID.
+    pub(super) fn is_of(&self, pid: u32) -> bool {
+        self.who.task().is_some_and(|task| task.pid == pid)
+    }
+
     /// Whether a record tells of something that was before this socket was found in passing.
     pub(super) fn is_older(&self, time: u64) -> bool {
         self.is_old && time < self.begun
     }
 
     /// What makes it a repeat of another one.
-    pub(super) fn key(&self, made: bool) -> Option<Key> {
-        Key::new(&self.who, &self.socket, self.direction?, made)
+    pub(super) fn key(&self, outcome: Outcome) -> Option<Key> {
+        Key::new(&self.who, &self.socket, self.direction?, outcome)
     }
 
     /// This, as one of many that ended.
-    pub(super) fn ended(&self, time: u64, failed: bool, traffic: Option<Traffic>) -> Ended {
-        Ended { begun: self.begun, last: time, failed, traffic }
+    pub(super) fn ended(&self, time: u64, traffic: Option<Traffic>) -> Ended {
+        Ended { begun: self.begun, last: time, traffic }
     }
 
     /// Tells that it connects, and what came of that.
@@ -162,8 +178,8 @@ impl<P> Connection<P> {
         acts.tell("network.accept", self.begun, self.who.clone(), self.attribution.of_deed(), body);
     }
 
-    /// Tells that it listens since `time`.
-    pub(super) fn tell_listen(&self, acts: &mut Acts<P>, time: u64) {
+    /// Tells that it listens.
+    pub(super) fn tell_listen(&self, acts: &mut Acts<P>) {
         let body = NetworkActivity {
             connection: self.name(),
             call: acts.call(self.call),
@@ -171,20 +187,27 @@ impl<P> Connection<P> {
             backlog: self.backlog,
             ..describe::listener(&self.socket)
         };
-        acts.tell("network.listen", time, self.who.clone(), self.attribution.of_deed(), body);
+        acts.tell("network.listen", self.begun, self.who.clone(), self.attribution.of_deed(), body);
     }
 
     /// Tells of the beginning as itself.
     pub(super) fn tell_begin(&self, acts: &mut Acts<P>) {
         match (self.stage, self.direction) {
-            (Stage::Listening, _) => self.tell_listen(acts, self.begun),
+            (Stage::Listening, _) => self.tell_listen(acts),
             (_, Some(Direction::Inbound)) => self.tell_accept(acts),
             _ => self.tell_connect(acts, "established", 0, self.made),
         }
     }
 
-    /// Tells of the end, of which the record is; without one it was not seen, and found out at `time`.
-    pub(super) fn tell_close(&self, acts: &mut Acts<P>, time: u64, record: Option<&SocketState>) {
+    /// Tells of the end at `time`, of which the record is, and that `acted` did it, if somebody did. Without a record
+    /// it was not seen.
+    pub(super) fn tell_close(
+        &self,
+        acts: &mut Acts<P>,
+        time: u64,
+        record: Option<&SocketState>,
+        acted: Option<Who<P>>,
+    ) {
         let is_listener = self.stage == Stage::Listening;
         let mut body = if is_listener { describe::listener(&self.socket) } else { self.body(self.direction) };
         body.connection = self.name();
@@ -200,15 +223,15 @@ impl<P> Connection<P> {
             }
             fill_end(&mut body, acts, record);
         }
-        let (who, opener, attribution) = self.who_ended(record);
+        let acted = acted.or_else(|| self.acted.clone()).filter(|_| record.is_some());
+        let (who, opener, attribution) = self.who_ended(acted);
         acts.tell("network.close", time, who, attribution, body).opener = opener;
     }
 
-    fn who_ended(&self, record: Option<&SocketState>) -> (Who<P>, Option<Arc<Actor<P>>>, &'static str) {
-        let acted = record.and_then(actor_of).or(self.acted);
-        match acted.filter(|_| record.is_some()) {
-            Some(task) => {
-                let (who, opener) = self.who.or_acted(task);
+    fn who_ended(&self, acted: Option<Who<P>>) -> (Who<P>, Option<Arc<Actor<P>>>, &'static str) {
+        match acted {
+            Some(acted) => {
+                let (who, opener) = self.who.or_acted(acted);
                 // Somebody else listened, or had it open; that is not to have opened it.
                 let opener = opener.filter(|_| self.attribution != Attribution::Listener);
                 (who, opener, "acted")
@@ -228,16 +251,16 @@ impl<P> Connection<P> {
     }
 }
 
-/// Who did what the record tells of, if a process did it.
-pub(super) fn actor_of(record: &SocketState) -> Option<TaskRef> {
-    (record.flags & socket_flags::ACTED != 0).then_some(record.task)
+/// Who did what the record tells of, if a process did it: `actor`, where that is known.
+pub(super) fn who_acted<P>(record: &SocketState, actor: Option<Arc<Actor<P>>>) -> Option<Who<P>> {
+    (record.flags & socket_flags::ACTED != 0).then(|| actor.map_or(Who::Task(record.task), Who::Known))
 }
 
 /// What went by a socket, where its protocol counts.
 pub(super) fn traffic_of(record: &SocketState) -> Option<Traffic> {
     COUNTED.contains(&record.socket.protocol).then(|| Traffic {
         sent: Flow { packets: record.packets_sent.into(), bytes: record.bytes_sent },
-        received: Flow { packets: record.packets_received.into(), bytes: record.bytes_received },
+        received: Some(Flow { packets: record.packets_received.into(), bytes: record.bytes_received }),
     })
 }
 

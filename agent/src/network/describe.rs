@@ -182,6 +182,11 @@ pub(super) fn is_datagram(socket: &SocketInfo) -> bool {
     matches!(socket.kind, kind::DGRAM | kind::RAW)
 }
 
+/// Whether only what it sends is counted, as it receives what is for others too.
+pub(super) fn counts_sent_only(socket: &SocketInfo) -> bool {
+    socket.kind == kind::RAW
+}
+
 /// The remote end as the key of a flow has it: IP version and address, IPv4 in the first four bytes.
 pub(super) fn packet_address(socket: &SocketInfo) -> (u8, [u8; 16]) {
     match ip(socket, &socket.remote) {

@@ -34,7 +34,18 @@ pub(super) struct Key {
     kind: u16,
     namespace: u32,
     direction: Direction,
-    made: bool,
+    outcome: Outcome,
+}
+
+/// What came of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Outcome {
+    /// There was a connection, or a datagram.
+    Made,
+    /// Nothing had come of it when the process or the agent gave it up.
+    Pending,
+    /// It failed for this error.
+    Failed(u32),
 }
 
 /// Who began.
@@ -51,8 +62,6 @@ pub(super) struct Ended {
     pub(super) begun: u64,
     /// When it ended.
     pub(super) last: u64,
-    /// It never came to be, because of an error.
-    pub(super) failed: bool,
     /// What went by it, where somebody counted.
     pub(super) traffic: Option<Traffic>,
 }
@@ -64,8 +73,8 @@ pub(super) struct Repeats<P, H> {
     attribution: Attribution,
     socket: SocketInfo,
     direction: Direction,
+    outcome: Outcome,
     count: u64,
-    failed: u64,
     traffic: Option<Traffic>,
     first: u64,
     last: u64,
@@ -89,7 +98,7 @@ impl Key {
         who: &Who<P>,
         socket: &SocketInfo,
         direction: Direction,
-        made: bool,
+        outcome: Outcome,
     ) -> Option<Self> {
         Some(Self {
             program: who.program()?,
@@ -103,7 +112,7 @@ impl Key {
             kind: socket.kind,
             namespace: socket.netns,
             direction,
-            made,
+            outcome,
         })
     }
 }
@@ -119,17 +128,35 @@ impl Direction {
     }
 }
 
+// === impl Outcome ===
+
+impl Outcome {
+    /// Of a connection that was not made, for an error or, if that is zero, for none.
+    pub(super) const fn of_error(errno: u32) -> Self {
+        if errno == 0 { Self::Pending } else { Self::Failed(errno) }
+    }
+
+    /// The word for what was not made and its error; empty and zero of what was.
+    const fn not_made(self) -> (&'static str, u32) {
+        match self {
+            Self::Made => ("", 0),
+            Self::Pending => ("pending", 0),
+            Self::Failed(errno) => ("failed", errno),
+        }
+    }
+}
+
 // === impl Repeats ===
 
 impl<P, H: Ord> Repeats<P, H> {
-    fn new(who: Who<P>, attribution: Attribution, socket: SocketInfo, direction: Direction) -> Self {
+    fn new(who: Who<P>, attribution: Attribution, socket: SocketInfo, key: Key) -> Self {
         Self {
             who,
             attribution,
             socket,
-            direction,
+            direction: key.direction,
+            outcome: key.outcome,
             count: 0,
-            failed: 0,
             traffic: None,
             first: u64::MAX,
             last: 0,
@@ -139,7 +166,6 @@ impl<P, H: Ord> Repeats<P, H> {
 
     fn count(&mut self, ended: &Ended) {
         self.count += 1;
-        self.failed += u64::from(ended.failed);
         self.first = self.first.min(ended.begun);
         self.last = self.last.max(ended.last);
         if let Some(traffic) = &ended.traffic {
@@ -172,7 +198,10 @@ impl<P, H: Ord> Repeats<P, H> {
                 _ => {}
             }
             self.direction.word().clone_into(&mut body.direction);
-            (body.count, body.failed) = (self.count, self.failed);
+            body.count = self.count;
+            let (outcome, errno) = self.outcome.not_made();
+            (body.outcome, body.error) = (outcome.to_owned(), acts.error(errno));
+            body.failed = if errno == 0 { 0 } else { self.count };
             if let Some(traffic) = self.traffic {
                 traffic.tell(&mut body);
             }
@@ -255,9 +284,10 @@ impl<P, H: Copy + Ord + Hash> Fold<P, H> {
         None
     }
 
-    /// Whether a window runs.
-    pub(super) fn is_waiting(&self) -> bool {
-        !self.turns.is_empty()
+    /// Whether no window runs.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.turns.is_empty()
     }
 
     fn repeats(
@@ -268,7 +298,7 @@ impl<P, H: Copy + Ord + Hash> Fold<P, H> {
         socket: &SocketInfo,
     ) -> Option<&mut Repeats<P, H>> {
         let repeats = self.windows.get_mut(&key)?;
-        let new = || Box::new(Repeats::new(who.clone(), why, *socket, key.direction));
+        let new = || Box::new(Repeats::new(who.clone(), why, *socket, key));
         let repeats = repeats.get_or_insert_with(new);
         repeats.widen(socket);
         Some(repeats)

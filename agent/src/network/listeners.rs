@@ -14,35 +14,41 @@ use super::describe::ip;
 pub(super) struct Listeners {
     /// Address that each is bound to and what it is called by: few have one port in common.
     ports: HashMap<Port, Vec<(IpAddr, u64)>>,
+    /// Which port a socket was added with: what later records say of its port does not matter.
+    sockets: HashMap<u64, Port>,
 }
 
+/// What those that listen for the same connections have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Port {
+pub(super) struct Port {
     namespace: u32,
     protocol: u16,
     number: u16,
 }
 
 impl Port {
-    fn of(socket: &SocketInfo) -> Self {
+    /// That of a socket's end here.
+    pub(super) fn of(socket: &SocketInfo) -> Self {
         Self { namespace: socket.netns, protocol: socket.protocol, number: socket.local_port }
     }
 }
 
 impl Listeners {
-    /// A socket listens.
+    /// A socket listens, or is known better than before.
     pub(super) fn add(&mut self, socket: &SocketInfo) {
         if let Some((address, _)) = ip(socket, &socket.local) {
-            self.remove(socket);
-            self.ports.entry(Port::of(socket)).or_default().push((address, socket.socket));
+            self.remove(socket.socket);
+            let port = Port::of(socket);
+            self.ports.entry(port).or_default().push((address, socket.socket));
+            self.sockets.insert(socket.socket, port);
         }
     }
 
-    /// A socket that was added listens no more.
-    pub(super) fn remove(&mut self, socket: &SocketInfo) {
-        let port = Port::of(socket);
+    /// A socket listens no more.
+    pub(super) fn remove(&mut self, socket: u64) {
+        let Some(port) = self.sockets.remove(&socket) else { return };
         if let Some(listeners) = self.ports.get_mut(&port) {
-            listeners.retain(|(_, known)| *known != socket.socket);
+            listeners.retain(|(_, known)| *known != socket);
             if listeners.is_empty() {
                 self.ports.remove(&port);
             }
@@ -66,6 +72,6 @@ impl Listeners {
     /// Whether nobody listens.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.ports.is_empty()
+        self.ports.is_empty() && self.sockets.is_empty()
     }
 }

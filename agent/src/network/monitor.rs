@@ -95,15 +95,15 @@ impl<P> Monitor<P> {
         }
     }
 
-    /// A socket changed.
-    pub fn changed(&mut self, record: &SocketState) {
+    /// A socket changed. `actor` is the task of the record, where that acted and is known.
+    pub fn changed(&mut self, record: &SocketState, actor: Option<Arc<Actor<P>>>) {
         self.turn(record.header.time);
         let acts = &mut self.acts;
         match record.change {
-            socket_change::STATE => self.connections.changed(acts, record),
-            socket_change::ATTEMPT => self.connections.attempted(acts, record),
+            socket_change::STATE => self.connections.changed(acts, record, actor),
+            socket_change::ATTEMPT => self.connections.attempted(acts, record, actor),
             socket_change::DATAGRAM => self.datagrams.received(acts, record),
-            socket_change::RELEASED => self.datagrams.released(record),
+            socket_change::RELEASED => self.datagrams.released(record, actor),
             unknown => tracing::debug!(unknown, "a change of a socket is not known"),
         }
     }
@@ -141,12 +141,6 @@ impl<P> Monitor<P> {
     /// The events made since the last time, in the order in which they are to be told.
     pub fn take_acts(&mut self) -> Vec<Act<P>> {
         self.acts.take()
-    }
-
-    /// Whether [`Self::tick`] has something to do within a second or so, should no record come.
-    #[must_use]
-    pub fn is_waiting(&self) -> bool {
-        self.connections.is_waiting() || self.datagrams.is_waiting()
     }
 
     /// How often what could not be kept, by area and reason: numbers that only grow.

@@ -2,16 +2,22 @@
 
 use std::sync::Arc;
 
-use nightjar_abi::record::{SocketCall, socket_flags};
+use nightjar_abi::record::{SocketCall, socket_call, socket_flags};
+use nightjar_proto::v1::NetworkActivity;
 
 use super::{Connections, Failure};
 use crate::network::{
     act::{Actor, Acts, Attribution, Who},
     connection::{Connection, Stage},
+    describe,
     fold::Direction,
 };
 
 const ECONNABORTED: u32 = libc::ECONNABORTED.cast_unsigned();
+
+/// Errors that a call may come back with while the socket connects on: they are of what the call was given, or of a
+/// policy that it did not pass.
+const OF_THE_CALL: &[i32] = &[libc::EFAULT, libc::EINVAL, libc::EAFNOSUPPORT, libc::EACCES, libc::EPERM];
 
 impl<P> Connections<P> {
     /// A process connects a socket; what comes of it is told when that is known.
@@ -46,16 +52,20 @@ impl<P> Connections<P> {
         actor: Arc<Actor<P>>,
     ) {
         let (name, time, pid) = (record.socket.socket, record.header.time, actor.info.task.pid);
+        let ends = !OF_THE_CALL.iter().any(|number| number.cast_unsigned() == record.errno);
         let is_of_call = |known: &Connection<P>| match known.stage {
             Stage::Attempted => true,
-            Stage::GivenUp(_) => known.who.task().is_some_and(|task| task.pid == pid),
+            // Of one that still connects the change of state was lost.
+            Stage::GivenUp(_) => known.is_of(pid),
+            Stage::Connecting => ends && known.is_of(pid),
             _ => false,
         };
         if self.table.get(&name).is_some_and(|known| is_of_call(known))
             && let Some(mut known) = self.table.remove(&name)
         {
             let ended = if let Stage::GivenUp(ended) = known.stage { ended } else { time };
-            (known.who, known.call) = (Who::Known(actor), record.call);
+            (known.who, known.attribution) = (Who::Known(actor), Attribution::Opener);
+            known.call = record.call;
             self.came_to_nothing(acts, &known, ended, record.errno);
         } else if !self.is_told(record, pid) {
             let mut new = Connection::new(&record.socket, 0, Stage::Connecting, time, Who::Known(actor));
@@ -74,7 +84,8 @@ impl<P> Connections<P> {
         })
     }
 
-    /// A process waits for connections.
+    /// A process waits for connections, or was refused that. The change of state tells of it first, when it may still
+    /// be refused, and then the call that comes back.
     pub(in crate::network) fn listens(
         &mut self,
         acts: &mut Acts<P>,
@@ -83,22 +94,85 @@ impl<P> Connections<P> {
     ) {
         let (name, time) = (record.socket.socket, record.header.time);
         let Some(actor) = self.claims(record, actor) else { return };
-        if let Some(known) = self.table.get_mut(&name).filter(|known| known.stage == Stage::Listening) {
-            // It did before, with another queue.
-            (known.backlog, known.call) = (record.value, record.call);
-            known.tell_listen(acts, time);
-            return;
+        if record.call == socket_call::UNKNOWN {
+            self.make_way(acts, name, time);
+            self.failures.pop(&name);
+            self.begins_to_listen(acts, record, actor, Stage::Unconfirmed);
+        } else if record.errno != 0 {
+            self.refused_to_listen(acts, record, actor);
+        } else {
+            self.listens_since(acts, record, actor);
         }
-        self.make_way(acts, name, time);
+    }
+
+    /// The call came back without an error.
+    fn listens_since(&mut self, acts: &mut Acts<P>, record: &SocketCall, actor: Arc<Actor<P>>) {
+        let (name, time, pid) = (record.socket.socket, record.header.time, actor.info.task.pid);
+        if let Some(known) = self.table.get_mut(&name).filter(|known| known.stage.is_of_listener()) {
+            known.refresh(&record.socket);
+            if record.value != 0 {
+                known.backlog = record.value;
+            }
+            match known.stage {
+                Stage::Unconfirmed => {
+                    known.call = record.call;
+                    let socket = known.socket;
+                    self.listens_at(&socket);
+                    self.confirm(acts, name);
+                }
+                // Closed by another thread before the call came back.
+                Stage::Withdrawn => {
+                    (known.call, known.stage) = (record.call, Stage::Listening);
+                    known.tell_listen(acts);
+                    self.ends_unseen(acts, name, time);
+                }
+                // It was told; perhaps before it was known where it listens.
+                _ => self.listeners.add(&known.socket),
+            }
+        } else if !self.failures.pop(&name).is_some_and(|told| told.pid == pid && told.errno.is_none()) {
+            self.make_way(acts, name, time);
+            self.begins_to_listen(acts, record, actor, Stage::Listening);
+        }
+    }
+
+    /// The call came back with an error. What listens all the same had been told to before.
+    fn refused_to_listen(&mut self, acts: &mut Acts<P>, record: &SocketCall, actor: Arc<Actor<P>>) {
+        let name = record.socket.socket;
+        if self.table.get(&name).is_some_and(|known| known.stage == Stage::Withdrawn) {
+            self.remove(name);
+        }
+        self.failures.pop(&name);
+        let body = NetworkActivity {
+            error: acts.error(record.errno),
+            call: acts.call(record.call),
+            backlog: record.value,
+            ..describe::listener(&record.socket)
+        };
+        acts.tell("network.listen", record.header.time, Who::Known(actor), "acted", body);
+    }
+
+    /// Takes a listener in, and tells of it unless its call is to tell more.
+    fn begins_to_listen(
+        &mut self,
+        acts: &mut Acts<P>,
+        record: &SocketCall,
+        actor: Arc<Actor<P>>,
+        stage: Stage,
+    ) {
+        let (name, time, pid) = (record.socket.socket, record.header.time, actor.info.task.pid);
         let id = acts.name(name, time);
-        let mut new = Connection::new(&record.socket, id, Stage::Listening, time, Who::Known(actor));
+        let mut new = Connection::new(&record.socket, id, stage, time, Who::Known(actor));
         (new.made, new.call, new.backlog) = (Some(time), record.call, record.value);
         match self.insert(acts, new) {
-            Ok(()) => self.table[&name].tell_listen(acts, time),
+            Ok(()) if stage == Stage::Listening => self.table[&name].tell_listen(acts),
+            Ok(()) => {}
             Err(mut new) => {
                 acts.lose("table_full");
                 new.id = 0;
-                new.tell_listen(acts, time);
+                new.tell_listen(acts);
+                if stage == Stage::Unconfirmed {
+                    self.failures.put(name, Failure { pid, errno: None });
+                }
             }
         }
     }
@@ -119,8 +193,16 @@ impl<P> Connections<P> {
                 self.opens(acts, name, time);
             }
             Some(known) if known.stage == Stage::Open && known.attribution == Attribution::Listener => {
-                // It was told as taken by the listener.
+                // It was told as taken by the listener, or counted for it.
                 (known.who, known.attribution) = (Who::Known(actor), Attribution::Opener);
+                known.refresh(&record.socket);
+                (known.call, known.begun) = (record.call, time);
+                if let Some(key) = known.held.take() {
+                    self.fold.release(key, name);
+                    self.opens(acts, name, time);
+                } else {
+                    known.tell_accept(acts);
+                }
             }
             _ => {
                 self.make_way(acts, name, time);

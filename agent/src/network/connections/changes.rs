@@ -1,26 +1,34 @@
 //! What becomes of sockets that have states.
 
+use std::sync::Arc;
+
 use nightjar_abi::record::{SocketState, socket_change};
 use nightjar_proto::v1::NetworkActivity;
 
-use super::{Connections, PATIENCE};
+use super::{Closed, Connections, PATIENCE};
 use crate::network::{
-    act::{Acts, Who},
+    act::{Actor, Acts, Who},
     closing::{self, side_of},
-    connection::{Connection, Stage, actor_of, fill_end, traffic_of},
+    connection::{Connection, Stage, fill_end, traffic_of, who_acted},
     describe,
     fold::Direction,
+    listeners::Port,
     state,
 };
 
 impl<P> Connections<P> {
     /// A process is about to connect a socket.
-    pub(in crate::network) fn attempted(&mut self, acts: &mut Acts<P>, record: &SocketState) {
+    pub(in crate::network) fn attempted(
+        &mut self,
+        acts: &mut Acts<P>,
+        record: &SocketState,
+        actor: Option<Arc<Actor<P>>>,
+    ) {
         let (name, time) = (record.socket.socket, record.header.time);
         debug_assert_eq!(record.change, socket_change::ATTEMPT, "other changes go elsewhere");
         self.make_way(acts, name, time);
         self.failures.pop(&name);
-        let who = actor_of(record).map_or(Who::Nobody, Who::Task);
+        let who = who_acted(record, actor).unwrap_or(Who::Nobody);
         let mut new = Connection::new(&record.socket, 0, Stage::Attempted, time, who);
         new.direction = Some(Direction::Outbound);
         if self.insert(acts, new).is_err() {
@@ -30,15 +38,22 @@ impl<P> Connections<P> {
     }
 
     /// A socket went from one state to another.
-    pub(in crate::network) fn changed(&mut self, acts: &mut Acts<P>, record: &SocketState) {
+    pub(in crate::network) fn changed(
+        &mut self,
+        acts: &mut Acts<P>,
+        record: &SocketState,
+        actor: Option<Arc<Actor<P>>>,
+    ) {
         match record.new {
             state::ESTABLISHED => self.made(acts, record),
-            state::CLOSE => self.gone(acts, record),
+            state::CLOSE => self.gone(acts, record, who_acted(record, actor)),
             _ => {
                 let known = self.table.get_mut(&record.socket.socket);
                 if let (Some(side), Some(known)) = (side_of(record.new), known) {
                     known.first_end.get_or_insert(side);
-                    known.acted = actor_of(record).or(known.acted);
+                    if let Some(who) = who_acted(record, actor) {
+                        known.acted = Some(who);
+                    }
                 }
             }
         }
@@ -79,10 +94,10 @@ impl<P> Connections<P> {
         }
     }
 
-    fn gone(&mut self, acts: &mut Acts<P>, record: &SocketState) {
+    fn gone(&mut self, acts: &mut Acts<P>, record: &SocketState, acted: Option<Who<P>>) {
         let (name, time) = (record.socket.socket, record.header.time);
         let Some(known) = self.table.get_mut(&name).filter(|known| !known.is_older(time)) else {
-            self.unknown_gone(acts, record);
+            self.unknown_gone(acts, record, acted);
             return;
         };
         known.refresh(&record.socket);
@@ -96,31 +111,42 @@ impl<P> Connections<P> {
                     self.came_to_nothing(acts, &known, time, record.errno);
                 }
             }
-            Stage::GivenUp(_) => {}
+            Stage::Unconfirmed => {
+                known.stage = Stage::Withdrawn;
+                self.listeners.remove(name);
+            }
+            Stage::GivenUp(_) | Stage::Withdrawn => {}
             Stage::Waiting => {
-                match actor_of(record).or(known.acted) {
-                    Some(task) => self.open_by_closer(acts, name, task),
+                match acted.clone().or_else(|| known.acted.clone()) {
+                    Some(closer) => self.open_by_closer(acts, name, closer),
                     None => self.open_by_listener(acts, name),
                 }
-                self.closed(acts, record);
+                self.closed(acts, record, acted);
             }
-            Stage::Open | Stage::Listening => self.closed(acts, record),
+            Stage::Open => self.closed(acts, record, acted),
+            Stage::Listening => {
+                if let Some(closer) = acted.as_ref().and_then(Who::program) {
+                    let closed = Closed { who: known.who.clone(), closer };
+                    self.closed.put(Port::of(&known.socket), closed);
+                }
+                self.closed(acts, record, acted);
+            }
         }
     }
 
     /// Tells of an end, or counts it as that of a repeat.
-    fn closed(&mut self, acts: &mut Acts<P>, record: &SocketState) {
+    fn closed(&mut self, acts: &mut Acts<P>, record: &SocketState, acted: Option<Who<P>>) {
         let (name, time) = (record.socket.socket, record.header.time);
         let Some(known) = self.remove(name) else { return };
         match known.held {
-            Some(key) => self.fold.ended(key, name, &known.ended(time, false, traffic_of(record))),
-            None => known.tell_close(acts, time, Some(record)),
+            Some(key) => self.fold.ended(key, name, &known.ended(time, traffic_of(record))),
+            None => known.tell_close(acts, time, Some(record), acted),
         }
     }
 
     /// Tells of the end of what began before the agent, or had no room in the table. What never came to be, or was
     /// never seen to, is nothing to tell of.
-    fn unknown_gone(&mut self, acts: &mut Acts<P>, record: &SocketState) {
+    fn unknown_gone(&mut self, acts: &mut Acts<P>, record: &SocketState, acted: Option<Who<P>>) {
         let is_listener = record.old == state::LISTEN;
         if matches!(record.old, state::CLOSE | state::SYN_SENT | state::SYN_RECV) {
             return;
@@ -135,7 +161,7 @@ impl<P> Connections<P> {
         let reason = if is_listener { "closed" } else { closing::reason(record, None) };
         reason.clone_into(&mut body.reason);
         fill_end(&mut body, acts, record);
-        let who = actor_of(record).map_or(Who::Nobody, Who::Task);
+        let who = acted.unwrap_or(Who::Nobody);
         acts.tell("network.close", record.header.time, who, "acted", body);
     }
 }

@@ -14,15 +14,15 @@ use std::{
 };
 
 use lru::LruCache;
-use nightjar_abi::record::{SocketState, TaskRef};
+use nightjar_abi::record::{SocketInfo, SocketState};
 
 use super::{
     SECOND,
-    act::{Actor, Acts, Attribution, Who},
+    act::{Actor, Acts, Attribution, Program, Who},
     closing,
     connection::{Connection, Stage},
-    fold::{Direction, Fold},
-    listeners::Listeners,
+    fold::{Direction, Fold, Outcome},
+    listeners::{Listeners, Port},
     state,
 };
 
@@ -30,6 +30,12 @@ use super::{
 const PATIENCE: u64 = SECOND;
 /// How long a connection may wait to be accepted before its listener is told of.
 const ACCEPTANCE: u64 = 2 * SECOND;
+/// How long the call that has a socket listen may take to come back: one that io_uring or a 32-bit program made does
+/// not tell.
+const CONFIRMATION: u64 = SECOND / 5;
+/// Listeners that are remembered when they are closed, so that the end of what waited for them is not taken for the
+/// work of who accepted it. It follows at once.
+const CLOSED: NonZeroUsize = NonZeroUsize::new(256).expect("it is not zero");
 /// Failures that are remembered, so that the call that comes back from one does not tell it again. It comes back at
 /// once; what is older is of sockets that nobody waited for.
 const FAILURES: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not zero");
@@ -42,17 +48,28 @@ struct Failure {
     errno: Option<u32>,
 }
 
+/// A listener that was closed.
+struct Closed<P> {
+    /// Who listened.
+    who: Who<P>,
+    /// What closed it.
+    closer: Program,
+}
+
 /// Sockets with states, by what the records call them.
 pub(super) struct Connections<P> {
     most: usize,
     table: HashMap<u64, Box<Connection<P>>>,
     listeners: Listeners,
+    closed: LruCache<Port, Closed<P>>,
     fold: Fold<P, u64>,
     failures: LruCache<u64, Failure>,
     /// When which attempt or failure is to be looked at again. What has gone on since is passed over.
     pending: VecDeque<(u64, u64)>,
     /// Likewise, connections that wait to be accepted.
     unaccepted: VecDeque<(u64, u64)>,
+    /// Likewise, sockets that listen if that is not refused.
+    unconfirmed: VecDeque<(u64, u64)>,
     /// What was found at the start and is not told of yet.
     untold: Vec<u64>,
 }
@@ -63,10 +80,12 @@ impl<P> Connections<P> {
             most,
             table: HashMap::new(),
             listeners: Listeners::default(),
+            closed: LruCache::new(CLOSED),
             fold: Fold::new(window),
             failures: LruCache::new(FAILURES),
             pending: VecDeque::new(),
             unaccepted: VecDeque::new(),
+            unconfirmed: VecDeque::new(),
             untold: Vec::new(),
         }
     }
@@ -82,15 +101,14 @@ impl<P> Connections<P> {
         self.table.len()
     }
 
-    /// Whether something is to be told when time passes.
-    pub(super) fn is_waiting(&self) -> bool {
-        !self.pending.is_empty() || !self.unaccepted.is_empty() || self.fold.is_waiting()
-    }
-
     /// Whether nothing is left of what was once known.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.table.is_empty() && self.listeners.is_empty() && !self.is_waiting()
+        let turns = [&self.pending, &self.unaccepted, &self.unconfirmed];
+        self.table.is_empty()
+            && self.listeners.is_empty()
+            && self.fold.is_empty()
+            && turns.iter().all(|turns| turns.is_empty())
     }
 
     /// A socket was there before the agent.
@@ -156,6 +174,12 @@ impl<P> Connections<P> {
                 self.open_by_listener(acts, name);
             }
         }
+        while let Some((_, name)) = self.unconfirmed.pop_front_if(|(when, _)| *when <= now) {
+            let is_over = |known: &Connection<P>| known.begun.saturating_add(CONFIRMATION) <= now;
+            if self.table.get(&name).is_some_and(|known| is_over(known)) {
+                self.confirm(acts, name);
+            }
+        }
         self.turn(acts, now);
     }
 
@@ -167,14 +191,17 @@ impl<P> Connections<P> {
             match self.table[&name].stage {
                 Stage::Attempted | Stage::Connecting | Stage::GivenUp(_) => self.settle(acts, name),
                 Stage::Waiting => self.open_by_listener(acts, name),
+                Stage::Unconfirmed | Stage::Withdrawn => self.confirm(acts, name),
                 Stage::Open | Stage::Listening => {}
             }
         }
         self.turn(acts, u64::MAX);
         self.table.clear();
         self.listeners = Listeners::default();
+        self.closed.clear();
         self.pending.clear();
         self.unaccepted.clear();
+        self.unconfirmed.clear();
     }
 
     /// Tells of windows that are over, and of what was held in them and is still there.
@@ -196,23 +223,31 @@ impl<P> Connections<P> {
             return Err(new);
         }
         match stage {
-            Stage::Listening => self.listeners.add(&new.socket),
+            Stage::Listening => self.listens_at(&new.socket),
+            Stage::Unconfirmed => {
+                self.listens_at(&new.socket);
+                self.unconfirmed.push_back((begun.saturating_add(CONFIRMATION), name));
+            }
             Stage::Attempted => self.pending.push_back((begun.saturating_add(PATIENCE), name)),
             Stage::Waiting => self.unaccepted.push_back((begun.saturating_add(ACCEPTANCE), name)),
             _ => {}
         }
         if let Some(before) = self.table.insert(name, new) {
             debug_assert!(false, "way is made before something is inserted");
-            before.tell_close(acts, begun, None);
+            before.tell_close(acts, begun, None, None);
         }
         Ok(())
     }
 
+    /// A socket listens at the address that is known of it now.
+    fn listens_at(&mut self, socket: &SocketInfo) {
+        self.listeners.add(socket);
+        self.closed.pop(&Port::of(socket));
+    }
+
     fn remove(&mut self, name: u64) -> Option<Box<Connection<P>>> {
         let known = self.table.remove(&name)?;
-        if known.stage == Stage::Listening {
-            self.listeners.remove(&known.socket);
-        }
+        self.listeners.remove(name);
         Some(known)
     }
 
@@ -230,7 +265,28 @@ impl<P> Connections<P> {
                 self.open_by_listener(acts, name);
                 self.ends_unseen(acts, name, time);
             }
+            Some(Stage::Unconfirmed) => {
+                self.confirm(acts, name);
+                self.ends_unseen(acts, name, time);
+            }
+            Some(Stage::Withdrawn) => self.confirm(acts, name),
             Some(Stage::Open | Stage::Listening) => self.ends_unseen(acts, name, time),
+        }
+    }
+
+    /// The call that has a socket listen will not tell any more what came of it: it listens if it still does, and
+    /// was refused if it does not.
+    fn confirm(&mut self, acts: &mut Acts<P>, name: u64) {
+        let Some(known) = self.table.get_mut(&name) else { return };
+        match known.stage {
+            Stage::Unconfirmed => {
+                known.stage = Stage::Listening;
+                known.tell_listen(acts);
+            }
+            Stage::Withdrawn => {
+                self.remove(name);
+            }
+            _ => {}
         }
     }
 
@@ -240,7 +296,7 @@ impl<P> Connections<P> {
             self.fold.release(key, name);
             known.tell_begin(acts);
         }
-        known.tell_close(acts, time, None);
+        known.tell_close(acts, time, None, None);
     }
 
     /// Tells what is known of one that never came to be, now that no more will be known.
@@ -255,9 +311,9 @@ impl<P> Connections<P> {
 
     /// Tells that no connection was made, for an error or for none.
     fn came_to_nothing(&mut self, acts: &mut Acts<P>, known: &Connection<P>, ended: u64, errno: u32) {
-        let key = known.key(false);
+        let key = known.key(Outcome::of_error(errno));
         if let Some(key) = self.fold.repeated(key, ended) {
-            let ended = known.ended(ended, errno != 0, None);
+            let ended = known.ended(ended, None);
             self.fold.count(key, &ended, &known.who, known.attribution, &known.socket);
         } else {
             let outcome = if errno == 0 { "pending" } else { "failed" };
@@ -272,7 +328,7 @@ impl<P> Connections<P> {
     fn opens(&mut self, acts: &mut Acts<P>, name: u64, time: u64) {
         let Some(known) = self.table.get_mut(&name) else { return };
         known.stage = Stage::Open;
-        match self.fold.repeated(known.key(true), time) {
+        match self.fold.repeated(known.key(Outcome::Made), time) {
             Some(key) => {
                 known.held = Some(key);
                 self.fold.hold(key, name, &known.who, known.attribution, &known.socket);
@@ -281,13 +337,18 @@ impl<P> Connections<P> {
         }
     }
 
-    /// Nobody was seen to accept a connection: tells of who ended it.
-    fn open_by_closer(&mut self, acts: &mut Acts<P>, name: u64, task: TaskRef) {
+    /// Nobody was seen to accept a connection: tells of who ended it, who has accepted it then; or of who listened,
+    /// if that was closed with it.
+    fn open_by_closer(&mut self, acts: &mut Acts<P>, name: u64, closer: Who<P>) {
         let Some(known) = self.table.get(&name) else { return };
-        // The listener, as a rule, of which more is known.
-        let (who, _) = self.listener_of(known).or_acted(task);
+        let with = self.closed.peek(&Port::of(&known.socket));
+        let (who, attribution) = match with.filter(|with| Some(with.closer) == closer.program()) {
+            Some(with) => (with.who.clone(), Attribution::Listener),
+            // The listener, as a rule, of which more is known.
+            None => (self.listener_of(known).or_acted(closer).0, Attribution::Opener),
+        };
         let known = self.table.get_mut(&name).expect("it was there just now");
-        known.who = who;
+        (known.who, known.attribution) = (who, attribution);
         let time = known.begun;
         self.opens(acts, name, time);
     }

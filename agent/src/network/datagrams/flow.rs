@@ -1,18 +1,22 @@
 //! One flow of datagrams.
 
-use std::{iter, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
 use nightjar_abi::{
-    network::{Flow, FlowKey},
-    record::{SocketInfo, socket_call},
+    network::{Flow, FlowKey, sender},
+    record::{SocketInfo, TaskRef, socket_call},
 };
 use nightjar_proto::v1::NetworkActivity;
 
 use crate::network::{
-    act::{Actor, Acts, Attribution, Traffic, Who},
+    act::{Actor, Acts, Attribution, Traffic, Who, add},
     describe,
-    fold::{Direction, Key},
+    fold::{Direction, Key, Outcome},
 };
+
+/// Most senders of a flow that the kernel counts by themselves. What the eldest of more than these sent is taken into
+/// one sum with what went before; should it send again, the kernel tells of it as of a new one.
+pub(super) const SENDERS: usize = 64;
 
 /// What the kernel counted of datagrams.
 pub trait Counts {
@@ -52,10 +56,10 @@ pub(super) struct Entry<P> {
     pub(super) attribution: Attribution,
     pub(super) told: Told,
     pub(super) call: u32,
-    /// Process ID of who sent first; zero: nobody did.
-    pub(super) sender: u32,
-    /// Of others who sent.
-    pub(super) senders: Vec<u32>,
+    /// Who sent, by what the kernel tells them from one another, in the order in which they came.
+    pub(super) senders: VecDeque<u32>,
+    /// What others sent, whom the kernel counts no more.
+    pub(super) sent_before: Flow,
     /// What was counted when it was looked at last.
     pub(super) seen: Option<Traffic>,
     /// When it was last found to have counted something.
@@ -81,12 +85,12 @@ impl FlowId {
         Self { socket, remote: [0; 16], remote_port: 0, protocol: 0, version: 0 }
     }
 
-    /// What the kernel counts it by; zero: what is received.
-    pub(super) fn key(&self, pid: u32) -> FlowKey {
+    /// What the kernel counts it by of this sender; zero: what is received.
+    pub(super) fn key(&self, sender: u32) -> FlowKey {
         FlowKey {
             socket: self.socket,
             remote: self.remote,
-            pid,
+            sender,
             remote_port: self.remote_port,
             protocol: self.protocol,
             version: self.version,
@@ -107,22 +111,28 @@ impl<P> Entry<P> {
             attribution: Attribution::Opener,
             told: Told::No,
             call: socket_call::UNKNOWN,
-            sender: 0,
-            senders: Vec::new(),
+            senders: VecDeque::new(),
+            sent_before: Flow::default(),
             seen: None,
             changed: time,
         })
     }
 
-    pub(super) fn senders(&self) -> impl Iterator<Item = u32> {
-        iter::once(self.sender).filter(|pid| *pid != 0).chain(self.senders.iter().copied())
+    /// A program sends. Whether that makes more senders than are counted by themselves.
+    pub(super) fn sends(&mut self, task: &TaskRef) -> bool {
+        let sender = sender(task.pid, task.exec_id);
+        if !self.senders.contains(&sender) {
+            self.senders.push_back(sender);
+        }
+        self.senders.len() > SENDERS
     }
 
-    pub(super) fn sends(&mut self, pid: u32) {
-        if self.sender == 0 {
-            self.sender = pid;
-        } else if !self.senders().any(|known| known == pid) {
-            self.senders.push(pid);
+    /// Takes the eldest senders together until there are no more than are counted by themselves.
+    pub(super) fn gather(&mut self, id: &FlowId, mut take: impl FnMut(&FlowKey) -> Option<Flow>) {
+        while self.senders.len() > SENDERS {
+            if let Some(sent) = self.senders.pop_front().and_then(|eldest| take(&id.key(eldest))) {
+                add(&mut self.sent_before, &sent);
+            }
         }
     }
 
@@ -132,16 +142,20 @@ impl<P> Entry<P> {
         id: &FlowId,
         mut count: impl FnMut(&FlowKey) -> Option<Flow>,
     ) -> Option<Traffic> {
-        let received = count(&id.key(0));
-        let mut sum = received.map(|received| Traffic { received, sent: Flow::default() });
-        for sent in self.senders().filter_map(|pid| count(&id.key(pid))) {
-            sum.get_or_insert_default().add(&Traffic { sent, received: Flow::default() });
+        let is_received = !describe::counts_sent_only(&self.socket);
+        let received = if is_received { count(&id.key(0)) } else { None };
+        let mut sent: Option<Flow> = (self.sent_before != Flow::default()).then_some(self.sent_before);
+        for flow in self.senders.iter().filter_map(|sender| count(&id.key(*sender))) {
+            add(sent.get_or_insert_default(), &flow);
         }
-        sum
+        (received.is_some() || sent.is_some()).then(|| Traffic {
+            sent: sent.unwrap_or_default(),
+            received: is_received.then(|| received.unwrap_or_default()),
+        })
     }
 
     pub(super) fn key(&self) -> Option<Key> {
-        Key::new(&self.who, &self.socket, self.direction, true)
+        Key::new(&self.who, &self.socket, self.direction, Outcome::Made)
     }
 
     pub(super) fn body(&self) -> NetworkActivity {

@@ -5,6 +5,9 @@
 //! sends and of the first that comes in, and counts the rest under keys of their own; they are looked at a few at a
 //! time, each about twice in the time after which it counts as idle. The duration of an idle flow is as exact as
 //! that.
+//!
+//! What comes in soon after a flow that was begun here ended as idle is an answer all the same: the flow goes on, and
+//! another end is told of it.
 
 mod flow;
 
@@ -19,8 +22,8 @@ use std::{
 
 use lru::LruCache;
 use nightjar_abi::{
-    network::FlowKey,
-    record::{SocketCall, SocketState, TaskRef},
+    network::{FLOWS, FlowKey},
+    record::{SocketCall, SocketState, socket_flags},
 };
 use nightjar_proto::v1::NetworkActivity;
 
@@ -29,16 +32,20 @@ use self::flow::{Entry, FlowId, Told};
 use super::{
     SECOND,
     act::{Actor, Acts, Attribution, Program, Who},
-    connection::actor_of,
-    fold::{Direction, Ended, Fold},
+    connection::who_acted,
+    fold::{Direction, Ended, Fold, Key, Outcome},
 };
 
 /// How long a flow that came in waits for somebody to send something back, where nobody is known to have the socket.
 const PATIENCE: u64 = 2 * SECOND;
 /// Most flows that are looked at in one tick, each with two or three system calls.
 const MOST_LOOKS: u64 = 8192;
-/// Most flows without room that are to be forgotten by the kernel in one tick, so that it tells of them again.
-const MOST_REFUSED: usize = 4096;
+/// Most keys of flows without room that the kernel forgets in one tick, each by two system calls.
+const MOST_FORGOTTEN: usize = 16_384;
+/// How long what comes in is taken for an answer after its flow ended as idle.
+const REST: u64 = 600 * SECOND;
+/// Most flows that what comes in is taken for an answer of after they ended: about 2 MiB of them.
+const MOST_RESTING: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not zero");
 
 /// Who has a socket.
 struct Owner<P> {
@@ -47,12 +54,22 @@ struct Owner<P> {
 }
 
 /// How a flow ends.
-struct End {
+struct End<P> {
     time: u64,
     /// When something went by last, as far as that is known.
     last: u64,
     reason: &'static str,
-    task: Option<TaskRef>,
+    /// Who ended it, if a process did.
+    acted: Option<Who<P>>,
+}
+
+/// A flow begun here that ended as nothing went by.
+struct Resting<P> {
+    /// Name; zero: none that was told.
+    id: u64,
+    ended: u64,
+    who: Who<P>,
+    attribution: Attribution,
 }
 
 /// All flows.
@@ -64,10 +81,14 @@ pub(super) struct Datagrams<P> {
     fold: Fold<P, FlowId>,
     /// When which flow without a process is told of all the same.
     waiting: VecDeque<(u64, FlowId)>,
-    /// Keys of flows that there was no room for.
-    refused: Vec<FlowKey>,
+    /// Keys of flows that there was no room for: the kernel is to forget them, so that it tells of them again.
+    refused: VecDeque<FlowKey>,
+    /// Flows with more senders than are counted by themselves.
+    crowded: Vec<FlowId>,
+    /// Flows that may go on, the one that ended first at the end.
+    resting: LruCache<FlowId, Resting<P>>,
     /// Sockets that were closed, and how.
-    released: Vec<(u64, End)>,
+    released: Vec<(u64, End<P>)>,
     /// Where looking goes on.
     cursor: Option<FlowId>,
     /// The most flows there were since looking began at the beginning.
@@ -87,7 +108,9 @@ impl<P> Datagrams<P> {
             owners: LruCache::new(at_least_one(most)),
             fold: Fold::new(window),
             waiting: VecDeque::new(),
-            refused: Vec::new(),
+            refused: VecDeque::new(),
+            crowded: Vec::new(),
+            resting: LruCache::new(MOST_RESTING),
             released: Vec::new(),
             cursor: None,
             round: 0,
@@ -107,18 +130,11 @@ impl<P> Datagrams<P> {
         self.flows.len()
     }
 
-    /// Whether something is to be done when time passes.
-    pub(super) fn is_waiting(&self) -> bool {
-        !self.flows.is_empty()
-            || !self.refused.is_empty()
-            || !self.released.is_empty()
-            || self.fold.is_waiting()
-    }
-
     /// Whether nothing is left of what was once known.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.flows.is_empty() && self.owners.is_empty() && !self.is_waiting()
+        let lists = [self.refused.len(), self.crowded.len(), self.released.len(), self.resting.len()];
+        self.flows.is_empty() && self.owners.is_empty() && self.fold.is_empty() && lists == [0; 4]
     }
 
     /// A process has a socket of datagrams.
@@ -136,15 +152,24 @@ impl<P> Datagrams<P> {
 
     /// A process sent the first of its datagrams of a flow.
     pub(super) fn sent(&mut self, acts: &mut Acts<P>, record: &SocketCall, actor: Arc<Actor<P>>) {
-        let (id, time, pid) = (FlowId::of(&record.socket), record.header.time, actor.info.task.pid);
+        let (id, time) = (FlowId::of(&record.socket), record.header.time);
+        let is_counted = self.is_counted(acts, record.flags);
         self.owned(acts, id.socket, Arc::clone(&actor), Attribution::Opener);
         let Some(known) = self.flows.get_mut(&id) else {
-            let mut new = Entry::new(&record.socket, time, Direction::Outbound, Who::Known(actor));
-            (new.call, new.sender) = (record.call, pid);
-            self.begins(acts, new);
+            let mut new = Entry::new(&record.socket, time, Direction::Outbound, Who::Known(Arc::clone(&actor)));
+            new.call = record.call;
+            self.resting.pop(&id);
+            if is_counted {
+                new.sends(&actor.info.task);
+                self.begins(acts, new);
+            } else {
+                self.tell_alone(acts, &new);
+            }
             return;
         };
-        known.sends(pid);
+        if is_counted && known.sends(&actor.info.task) && self.crowded.last() != Some(&id) {
+            self.crowded.push(id);
+        }
         match known.direction {
             // An answer.
             Direction::Inbound => {
@@ -160,8 +185,15 @@ impl<P> Datagrams<P> {
                     known.told = Told::Yes;
                     known.tell_begin(acts);
                 }
-                let opener = known.who.actor().cloned();
-                known.tell_sent(acts, time, Who::Known(actor), opener, record.call);
+                let (opener, who) = (known.who.actor().cloned(), Who::Known(actor));
+                // One of many may be told of again and again, as the kernel forgets it.
+                let key = Key::new(&who, &known.socket, known.direction, Outcome::Made);
+                if let Some(key) = self.fold.repeated(key, time) {
+                    let ended = Ended { begun: time, last: time, traffic: None };
+                    self.fold.count(key, &ended, &who, Attribution::Opener, &known.socket);
+                } else {
+                    known.tell_sent(acts, time, who, opener, record.call);
+                }
             }
             // The kernel forgot it, as others do.
             Direction::Outbound => {}
@@ -171,16 +203,56 @@ impl<P> Datagrams<P> {
     /// The first datagram of a flow came in.
     pub(super) fn received(&mut self, acts: &mut Acts<P>, record: &SocketState) {
         let (id, time) = (FlowId::of(&record.socket), record.header.time);
-        if !self.flows.contains_key(&id) {
-            self.begins(acts, Entry::new(&record.socket, time, Direction::Inbound, Who::Nobody));
+        let is_counted = self.is_counted(acts, record.flags);
+        if self.flows.contains_key(&id) || self.goes_on(acts, record, is_counted) {
+            return;
+        }
+        let new = Entry::new(&record.socket, time, Direction::Inbound, Who::Nobody);
+        if is_counted {
+            self.begins(acts, new);
+        } else {
+            let new = self.with_owner(new);
+            self.tell_alone(acts, &new);
         }
     }
 
+    /// Takes what came in for an answer, if its flow was begun here and ended as idle not long ago.
+    fn goes_on(&mut self, acts: &mut Acts<P>, record: &SocketState, is_counted: bool) -> bool {
+        let (id, time) = (FlowId::of(&record.socket), record.header.time);
+        let Some(resting) = self.resting.peek(&id) else { return false };
+        if time.saturating_sub(resting.ended) > REST {
+            self.resting.pop(&id);
+            return false;
+        }
+        let mut new = Entry::new(&record.socket, time, Direction::Outbound, resting.who.clone());
+        (new.id, new.attribution, new.told) = (resting.id, resting.attribution, Told::Yes);
+        if self.flows.len() < self.most {
+            self.flows.insert(id, new);
+            self.resting.pop(&id);
+        } else {
+            acts.lose("table_full");
+            if is_counted {
+                self.refuse(id.key(0));
+            }
+        }
+        true
+    }
+
+    /// Whether the kernel counts the flow that a record tells of. Where it had no room, that is a loss.
+    fn is_counted(&self, acts: &mut Acts<P>, flags: u32) -> bool {
+        let is_counted = flags & socket_flags::UNCOUNTED == 0;
+        if !is_counted {
+            acts.lose("flows_full");
+        }
+        is_counted
+    }
+
     /// A socket was closed for good: its flows end when they are counted next.
-    pub(super) fn released(&mut self, record: &SocketState) {
+    pub(super) fn released(&mut self, record: &SocketState, actor: Option<Arc<Actor<P>>>) {
         let (socket, time) = (record.socket.socket, record.header.time);
         if self.owners.contains(&socket) || self.first_of(socket).is_some() {
-            self.released.push((socket, End { time, last: time, reason: "closed", task: actor_of(record) }));
+            let acted = who_acted(record, actor);
+            self.released.push((socket, End { time, last: time, reason: "closed", acted }));
         }
     }
 
@@ -193,8 +265,17 @@ impl<P> Datagrams<P> {
                 self.opens(acts, id);
             }
         }
-        for key in self.refused.drain(..) {
+        let forgotten = self.refused.len().min(MOST_FORGOTTEN);
+        for key in self.refused.drain(..forgotten) {
             let _ = counts.take(&key);
+        }
+        for id in mem::take(&mut self.crowded) {
+            if let Some(known) = self.flows.get_mut(&id) {
+                known.gather(&id, |key| counts.take(key));
+            }
+        }
+        while self.resting.peek_lru().is_some_and(|(_, resting)| resting.ended.saturating_add(REST) <= now) {
+            self.resting.pop_lru();
         }
         self.end_released(acts, counts);
         self.look(acts, now, counts);
@@ -206,12 +287,14 @@ impl<P> Datagrams<P> {
         self.end_released(acts, counts);
         while let Some((id, _)) = self.flows.first_key_value() {
             let id = *id;
-            self.ends(acts, counts, id, &End { time: now, last: now, reason: "unknown", task: None });
+            self.ends(acts, counts, id, &End { time: now, last: now, reason: "unknown", acted: None });
         }
         self.turn(acts, u64::MAX);
         self.waiting.clear();
         self.owners.clear();
         self.refused.clear();
+        self.crowded.clear();
+        self.resting.clear();
     }
 
     /// Tells of windows that are over, and of what was held in them and is still there.
@@ -226,17 +309,39 @@ impl<P> Datagrams<P> {
         }
     }
 
-    fn begins(&mut self, acts: &mut Acts<P>, mut new: Box<Entry<P>>) {
-        let id = FlowId::of(&new.socket);
-        if let (Who::Nobody, Some(owner)) = (&new.who, self.owners.get(&id.socket)) {
+    /// One of which nobody is known is of who has the socket.
+    fn with_owner(&mut self, mut new: Box<Entry<P>>) -> Box<Entry<P>> {
+        if let (Who::Nobody, Some(owner)) = (&new.who, self.owners.get(&new.socket.socket)) {
             (new.who, new.attribution) = (Who::Known(Arc::clone(&owner.actor)), owner.attribution);
         }
+        new
+    }
+
+    /// Tells of the beginning of one that is not kept, so that it is all that will be told of it.
+    fn tell_alone(&mut self, acts: &mut Acts<P>, new: &Entry<P>) {
+        if let Some(key) = self.fold.repeated(new.key(), new.begun) {
+            let ended = Ended { begun: new.begun, last: new.begun, traffic: None };
+            self.fold.count(key, &ended, &new.who, new.attribution, &new.socket);
+        } else {
+            new.tell_begin(acts);
+        }
+    }
+
+    /// Has the kernel forget a key at the next tick. There are no more keys than the kernel has room for, as it tells
+    /// of none twice before it forgot it.
+    fn refuse(&mut self, key: FlowKey) {
+        if self.refused.len() < (FLOWS as usize).max(self.most.saturating_mul(2)) {
+            self.refused.push_back(key);
+        }
+    }
+
+    fn begins(&mut self, acts: &mut Acts<P>, new: Box<Entry<P>>) {
+        let id = FlowId::of(&new.socket);
+        let mut new = self.with_owner(new);
         if self.flows.len() >= self.most {
             acts.lose("table_full");
-            new.tell_begin(acts);
-            if self.refused.len() < MOST_REFUSED {
-                self.refused.push(id.key(new.sender));
-            }
+            self.tell_alone(acts, &new);
+            self.refuse(id.key(new.senders.front().copied().unwrap_or(0)));
             return;
         }
         new.id = acts.name(id.socket, new.begun);
@@ -252,10 +357,10 @@ impl<P> Datagrams<P> {
     fn end_released(&mut self, acts: &mut Acts<P>, counts: &mut dyn Counts) {
         for (socket, end) in mem::take(&mut self.released) {
             while let Some(id) = self.first_of(socket) {
-                if let Some(task) = end.task
+                if let Some(who) = &end.acted
                     && let Some(known) = self.flows.get_mut(&id).filter(|known| known.told == Told::No)
                 {
-                    known.who = Who::Task(task);
+                    known.who = who.clone();
                 }
                 self.ends(acts, counts, id, &end);
             }
@@ -303,18 +408,23 @@ impl<P> Datagrams<P> {
         }
         for id in idle {
             let last = self.flows[&id].changed;
-            self.ends(acts, counts, id, &End { time: now, last, reason: "idle", task: None });
+            self.ends(acts, counts, id, &End { time: now, last, reason: "idle", acted: None });
         }
     }
 
-    fn ends(&mut self, acts: &mut Acts<P>, counts: &mut dyn Counts, id: FlowId, end: &End) {
+    fn ends(&mut self, acts: &mut Acts<P>, counts: &mut dyn Counts, id: FlowId, end: &End<P>) {
         if self.flows.get(&id).is_some_and(|known| known.told == Told::No) {
             self.opens(acts, id);
         }
         let Some(known) = self.flows.remove(&id) else { return };
         let traffic = known.traffic(&id, |key| counts.take(key));
+        if end.reason == "idle" && known.direction == Direction::Outbound {
+            let id_told = if known.told == Told::Yes { known.id } else { 0 };
+            let (who, attribution) = (known.who.clone(), known.attribution);
+            self.resting.put(id, Resting { id: id_told, ended: end.time, who, attribution });
+        }
         if let Told::Held(key) = known.told {
-            self.fold.ended(key, id, &Ended { begun: known.begun, last: end.last, failed: false, traffic });
+            self.fold.ended(key, id, &Ended { begun: known.begun, last: end.last, traffic });
             return;
         }
         let mut body = NetworkActivity {
@@ -325,8 +435,8 @@ impl<P> Datagrams<P> {
         if let Some(traffic) = traffic {
             traffic.tell(&mut body);
         }
-        let (who, opener, attribution) = if let Some(task) = end.task {
-            let (who, opener) = known.who.or_acted(task);
+        let (who, opener, attribution) = if let Some(acted) = &end.acted {
+            let (who, opener) = known.who.or_acted(acted.clone());
             (who, opener, "acted")
         } else {
             (known.who.clone(), None, known.attribution.of_bystander())

@@ -9,7 +9,7 @@ mod words;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use nightjar_abi::{
-    network::{Flow, FlowKey},
+    network::{Flow, FlowKey, sender},
     record::{
         Header, SocketCall, SocketInfo, SocketState, Span, TaskInfo, TaskRef, socket_act, socket_call,
         socket_change, socket_flags,
@@ -193,12 +193,17 @@ impl Counts for Kernel {
 }
 
 impl Kernel {
-    /// `packets` of 100 bytes went between a socket and its remote end: sent by `pid`, or received if that is 0.
+    /// `packets` of 100 bytes went between a socket and its remote end: sent by `pid` in its first program, or
+    /// received if that is 0.
     fn counts(&mut self, socket: &SocketInfo, pid: u32, packets: u64) {
+        self.counts_of(socket, if pid == 0 { 0 } else { sender(pid, 1) }, packets);
+    }
+
+    fn counts_of(&mut self, socket: &SocketInfo, sender: u32, packets: u64) {
         let key = FlowKey {
             socket: socket.socket,
             remote: socket.remote,
-            pid,
+            sender,
             remote_port: socket.remote_port,
             protocol: u8::try_from(socket.protocol).unwrap(),
             version: 4,
@@ -235,7 +240,13 @@ impl World {
     }
 
     fn changes(&mut self, record: &SocketState) -> &mut Self {
-        self.monitor.changed(record);
+        self.monitor.changed(record, None);
+        self
+    }
+
+    /// A process changes a socket that was not seen to act before.
+    fn changes_by(&mut self, who: &Actors, record: &SocketState) -> &mut Self {
+        self.monitor.changed(&by(who.info.task.pid, *record), Some(Arc::clone(who)));
         self
     }
 
@@ -255,8 +266,18 @@ impl World {
         self.changes(&goes(time, socket, state::SYN_RECV, state::ESTABLISHED))
     }
 
+    /// The state changes, and the call comes back.
     fn listens(&mut self, who: &Actors, time: u64, socket: SocketInfo) -> &mut Self {
+        self.begins_to_listen(who, time, socket).listened(who, time, socket, 0)
+    }
+
+    fn begins_to_listen(&mut self, who: &Actors, time: u64, socket: SocketInfo) -> &mut Self {
         self.calls(who, &SocketCall { value: 128, ..call(time, socket_act::LISTEN, socket) })
+    }
+
+    fn listened(&mut self, who: &Actors, time: u64, socket: SocketInfo, errno: u32) -> &mut Self {
+        let record = call(time, socket_act::LISTEN, socket);
+        self.calls(who, &SocketCall { value: 128, call: 50, errno, ..record })
     }
 
     fn accepts(&mut self, who: &Actors, time: u64, socket: SocketInfo) -> &mut Self {
@@ -264,7 +285,8 @@ impl World {
     }
 
     fn sends(&mut self, who: &Actors, time: u64, socket: SocketInfo) -> &mut Self {
-        self.kernel.counts(&socket, who.info.task.pid, 1);
+        let TaskRef { pid, exec_id, .. } = who.info.task;
+        self.kernel.counts_of(&socket, sender(pid, exec_id), 1);
         self.calls(who, &call(time, socket_act::DATAGRAM, socket))
     }
 
