@@ -205,7 +205,11 @@ impl<P, H: Ord> Repeats<P, H> {
             if let Some(traffic) = self.traffic {
                 traffic.tell(&mut body);
             }
-            let act = acts.tell("network.flow", self.first, self.who, self.attribution.of_deed(), body);
+            // Datagrams that come in are nobody's deed here.
+            let came_by_itself = self.direction == Direction::Inbound && describe::is_datagram(&self.socket);
+            let attribution =
+                if came_by_itself { self.attribution.of_bystander() } else { self.attribution.of_deed() };
+            let act = acts.tell("network.flow", self.first, self.who, attribution, body);
             (act.first, act.last) = (Some(self.first), Some(self.last));
         }
         open

@@ -30,8 +30,8 @@ use super::{
 const PATIENCE: u64 = SECOND;
 /// How long a connection may wait to be accepted before its listener is told of.
 const ACCEPTANCE: u64 = 2 * SECOND;
-/// How long the call that has a socket listen may take to come back: one that io_uring or a 32-bit program made does
-/// not tell.
+/// How long the call that has a socket listen may take to come back: one that `io_uring` or a 32-bit program made
+/// does not tell.
 const CONFIRMATION: u64 = SECOND / 5;
 /// Listeners that are remembered when they are closed, so that the end of what waited for them is not taken for the
 /// work of who accepted it. It follows at once.

@@ -12,7 +12,7 @@
 mod flow;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     mem,
     num::NonZeroUsize,
     ops::Bound,
@@ -84,7 +84,7 @@ pub(super) struct Datagrams<P> {
     /// Keys of flows that there was no room for: the kernel is to forget them, so that it tells of them again.
     refused: VecDeque<FlowKey>,
     /// Flows with more senders than are counted by themselves.
-    crowded: Vec<FlowId>,
+    crowded: BTreeSet<FlowId>,
     /// Flows that may go on, the one that ended first at the end.
     resting: LruCache<FlowId, Resting<P>>,
     /// Sockets that were closed, and how.
@@ -109,7 +109,7 @@ impl<P> Datagrams<P> {
             fold: Fold::new(window),
             waiting: VecDeque::new(),
             refused: VecDeque::new(),
-            crowded: Vec::new(),
+            crowded: BTreeSet::new(),
             resting: LruCache::new(MOST_RESTING),
             released: Vec::new(),
             cursor: None,
@@ -153,10 +153,11 @@ impl<P> Datagrams<P> {
     /// A process sent the first of its datagrams of a flow.
     pub(super) fn sent(&mut self, acts: &mut Acts<P>, record: &SocketCall, actor: Arc<Actor<P>>) {
         let (id, time) = (FlowId::of(&record.socket), record.header.time);
-        let is_counted = self.is_counted(acts, record.flags);
+        let is_counted = is_counted(acts, record.flags);
         self.owned(acts, id.socket, Arc::clone(&actor), Attribution::Opener);
         let Some(known) = self.flows.get_mut(&id) else {
-            let mut new = Entry::new(&record.socket, time, Direction::Outbound, Who::Known(Arc::clone(&actor)));
+            let mut new =
+                Entry::new(&record.socket, time, Direction::Outbound, Who::Known(Arc::clone(&actor)));
             new.call = record.call;
             self.resting.pop(&id);
             if is_counted {
@@ -167,8 +168,8 @@ impl<P> Datagrams<P> {
             }
             return;
         };
-        if is_counted && known.sends(&actor.info.task) && self.crowded.last() != Some(&id) {
-            self.crowded.push(id);
+        if is_counted && known.sends(&actor.info.task) {
+            self.crowded.insert(id);
         }
         match known.direction {
             // An answer.
@@ -203,7 +204,7 @@ impl<P> Datagrams<P> {
     /// The first datagram of a flow came in.
     pub(super) fn received(&mut self, acts: &mut Acts<P>, record: &SocketState) {
         let (id, time) = (FlowId::of(&record.socket), record.header.time);
-        let is_counted = self.is_counted(acts, record.flags);
+        let is_counted = is_counted(acts, record.flags);
         if self.flows.contains_key(&id) || self.goes_on(acts, record, is_counted) {
             return;
         }
@@ -236,15 +237,6 @@ impl<P> Datagrams<P> {
             }
         }
         true
-    }
-
-    /// Whether the kernel counts the flow that a record tells of. Where it had no room, that is a loss.
-    fn is_counted(&self, acts: &mut Acts<P>, flags: u32) -> bool {
-        let is_counted = flags & socket_flags::UNCOUNTED == 0;
-        if !is_counted {
-            acts.lose("flows_full");
-        }
-        is_counted
     }
 
     /// A socket was closed for good: its flows end when they are counted next.
@@ -448,6 +440,15 @@ impl<P> Datagrams<P> {
         let first = self.flows.range(FlowId::first_of(socket)..).next().map(|(id, _)| *id);
         first.filter(|id| id.socket == socket)
     }
+}
+
+/// Whether the kernel counts the flow that a record tells of. Where it had no room, that is a loss.
+fn is_counted<P>(acts: &mut Acts<P>, flags: u32) -> bool {
+    let is_counted = flags & socket_flags::UNCOUNTED == 0;
+    if !is_counted {
+        acts.lose("flows_full");
+    }
+    is_counted
 }
 
 fn nanoseconds(time: Duration) -> u64 {

@@ -112,11 +112,11 @@ fn an_attempt_that_is_followed_is_told_by_what_follows() {
 }
 
 #[test]
-fn a_fast_open_that_waits_for_its_data_is_told_as_unknown_and_then_as_it_is() {
+fn a_fast_open_that_has_its_data_within_a_minute_is_told_as_unknown_and_then_as_it_is() {
     let curl = actor(7, "curl");
     let mut world = World::new();
     world.changes(&attempt(SECOND, 7, tcp(1))).ticks(3 * SECOND);
-    world.connects(&curl, 4 * SECOND, tcp(1)).establishes(4 * SECOND + MILLI, tcp(1));
+    world.connects(&curl, 59 * SECOND, tcp(1)).establishes(59 * SECOND + MILLI, tcp(1));
     assert_eq!(
         world.story(),
         ["network.connect 7 acted outbound unknown", "network.connect curl acted outbound established"]
@@ -174,13 +174,195 @@ fn a_connection_that_nobody_is_seen_to_accept_is_its_listeners() {
     assert_eq!(world.story(), ["network.listen server acted"]);
     world.ticks(4 * SECOND);
     assert_eq!(world.story(), ["network.accept server listener inbound"]);
-    // An accept after that is not told again, yet the end knows of it.
+    // Who accepts it after that is told too.
     world.accepts(&actor(8, "worker"), 5 * SECOND, served(2));
+    assert_eq!(world.story(), ["network.accept worker acted inbound"]);
     world.changes(&SocketState {
         errno: libc::ECONNRESET.cast_unsigned(),
         ..goes(6 * SECOND, served(2), state::ESTABLISHED, state::CLOSE)
     });
     assert_eq!(world.story(), ["network.close worker opener inbound reset_by_remote ECONNRESET"]);
+}
+
+#[test]
+fn a_late_accept_has_the_name_of_the_connection() {
+    let mut world = World::new();
+    world.listens(&actor(7, "server"), SECOND, listening(1)).comes_in(2 * SECOND, served(2));
+    world.ticks(4 * SECOND).accepts(&actor(8, "worker"), 5 * SECOND, served(2));
+    world.closes(8, 6 * SECOND, served(2));
+    let acts = world.told();
+    let [_, early, late, close] = &acts[..] else { panic!("{acts:?}") };
+    assert_eq!((early.time, late.time), (2 * SECOND, 5 * SECOND));
+    assert_eq!([&early.body.connection, &late.body.connection], [&close.body.connection; 2]);
+}
+
+#[test]
+fn what_waited_for_a_listener_that_is_closed_is_not_its_closers_work() {
+    let server = actor(7, "server");
+    let reset = |time, socket| goes(time, socket, state::ESTABLISHED, state::CLOSE);
+    let mut world = World::new();
+    world.listens(&server, SECOND, listening(1)).comes_in(2 * SECOND, served(2)).told();
+    world.comes_in(2 * SECOND, served(3));
+    world.changes(&by(8, goes(3 * SECOND, listening(1), state::LISTEN, state::CLOSE)));
+    world.changes(&by(8, reset(3 * SECOND, served(2)))).changes(&by(9, reset(3 * SECOND, served(3))));
+    assert_eq!(
+        world.story(),
+        [
+            "network.close 8 acted closed of server",
+            "network.accept server listener inbound",
+            "network.close 8 acted inbound reset",
+            // This one has accepted it unseen.
+            "network.accept 9 acted inbound",
+            "network.close 9 acted inbound reset"
+        ]
+    );
+    // Another listener at the same place is another story.
+    world.listens(&server, 4 * SECOND, listening(4)).comes_in(5 * SECOND, served(5)).told();
+    world.changes(&by(8, reset(5 * SECOND, served(5))));
+    assert_eq!(world.story()[0], "network.accept 8 acted inbound");
+}
+
+#[test]
+fn who_ended_a_connection_is_taken_down_when_it_acts() {
+    let (curl, child) = (actor(7, "curl"), actor(8, "child"));
+    let mut world = World::new();
+    world.connects(&curl, SECOND, tcp(1)).establishes(SECOND, tcp(1)).told();
+    world.changes_by(&child, &goes(2 * SECOND, tcp(1), state::ESTABLISHED, state::FIN_WAIT1));
+    // The child is long gone by then.
+    world.changes(&goes(90 * SECOND, tcp(1), state::FIN_WAIT2, state::CLOSE));
+    assert_eq!(world.story(), ["network.close child acted outbound closed of curl"]);
+    // Of a socket that is not known its last record tells.
+    world.changes_by(&child, &goes(91 * SECOND, tcp(2), state::ESTABLISHED, state::FIN_WAIT1));
+    world.changes_by(&child, &goes(91 * SECOND, tcp(2), state::ESTABLISHED, state::CLOSE));
+    world.changes_by(&child, &goes(92 * SECOND, tcp(3), state::ESTABLISHED, state::FIN_WAIT1));
+    world.changes(&goes(92 * SECOND, tcp(3), state::FIN_WAIT2, state::CLOSE));
+    assert_eq!(world.story(), ["network.close child acted reset", "network.close nobody closed"]);
+}
+
+#[test]
+fn a_listener_gets_its_port_from_the_call_that_comes_back() {
+    let server = actor(7, "server");
+    let unbound = SocketInfo { local_port: 0, ..listening(1) };
+    let mut world = World::new();
+    world.begins_to_listen(&server, SECOND, unbound);
+    assert_eq!(world.story(), [""; 0]);
+    world.listened(&server, SECOND + MILLI, listening(1), 0);
+    // Another queue for the same listener is nothing new.
+    world.listened(&server, 2 * SECOND, listening(1), 0);
+    world.comes_in(3 * SECOND, served(2)).ticks(5 * SECOND);
+    let acts = world.told();
+    let lines: Vec<String> = acts.iter().map(line).collect();
+    assert_eq!(lines, ["network.listen server acted", "network.accept server listener inbound"]);
+    assert_eq!((acts[0].time, acts[0].body.backlog), (SECOND, 128));
+    assert_eq!(acts[0].body.local.as_ref().unwrap().port, Some(443));
+    // It has given its port back when it is closed.
+    world.changes(&by(7, goes(6 * SECOND, unbound, state::LISTEN, state::CLOSE)));
+    world.changes(&goes(6 * SECOND, served(2), state::ESTABLISHED, state::CLOSE));
+    assert_eq!(world.told()[0].body.connection, acts[0].body.connection);
+    assert!(world.ticks(7 * SECOND).monitor.is_empty());
+}
+
+#[test]
+fn a_listener_that_was_refused_is_told_by_its_error_alone() {
+    const IN_USE: u32 = libc::EADDRINUSE.cast_unsigned();
+    let server = actor(7, "server");
+    let mut world = World::new();
+    world.begins_to_listen(&server, SECOND, listening(1));
+    world.changes(&by(7, goes(SECOND, listening(1), state::LISTEN, state::CLOSE)));
+    world.listened(&server, SECOND + MILLI, listening(1), IN_USE);
+    let acts = world.told();
+    let lines: Vec<String> = acts.iter().map(line).collect();
+    assert_eq!(lines, [format!("network.listen server acted {IN_USE}")]);
+    assert_eq!(acts[0].body.connection, "");
+    // By a call that does not tell it is nothing at all.
+    world.begins_to_listen(&server, 2 * SECOND, listening(1));
+    world.changes(&by(7, goes(2 * SECOND, listening(1), state::LISTEN, state::CLOSE))).ticks(3 * SECOND);
+    assert_eq!(world.story(), [""; 0]);
+    assert!(world.monitor.is_empty());
+}
+
+#[test]
+fn a_listener_whose_call_does_not_tell_is_told_after_a_while() {
+    let server = actor(7, "server");
+    let unbound = SocketInfo { local_port: 0, ..listening(1) };
+    let mut world = World::new();
+    world.begins_to_listen(&server, SECOND, unbound).ticks(SECOND + 199 * MILLI);
+    assert_eq!(world.story(), [""; 0]);
+    let acts = world.ticks(SECOND + 200 * MILLI).told();
+    assert_eq!((acts.len(), line(&acts[0])), (1, "network.listen server acted".to_owned()));
+    assert_eq!((acts[0].time, acts[0].body.local.as_ref().unwrap().port), (SECOND, None));
+    // A call that comes back later still tells where others come in.
+    world.listened(&server, 2 * SECOND, listening(1), 0).comes_in(2 * SECOND, served(2)).ticks(4 * SECOND);
+    assert_eq!(world.story(), ["network.accept server listener inbound"]);
+    world.changes(&goes(5 * SECOND, served(2), state::ESTABLISHED, state::CLOSE)).told();
+    world.changes(&by(7, goes(5 * SECOND, listening(1), state::LISTEN, state::CLOSE)));
+    assert_eq!(world.story(), ["network.close server acted closed"]);
+    assert!(world.monitor.is_empty());
+}
+
+#[test]
+fn a_listener_that_is_closed_while_its_call_runs_is_told_and_not_kept() {
+    let server = actor(7, "server");
+    let mut world = World::new();
+    world.begins_to_listen(&server, SECOND, listening(1));
+    world.changes(&by(7, goes(SECOND, listening(1), state::LISTEN, state::CLOSE)));
+    world.listened(&server, SECOND + MILLI, listening(1), 0);
+    assert_eq!(world.story(), ["network.listen server acted", "network.close server opener unknown"]);
+    assert!(world.ticks(2 * SECOND).monitor.is_empty());
+}
+
+#[test]
+fn a_listener_without_room_or_without_its_first_record_is_told_once() {
+    let server = actor(7, "server");
+    let mut world = World::with(Options { connections: 0, ..Options::default() });
+    world.listens(&server, SECOND, listening(1));
+    assert_eq!(world.story(), ["network.listen server acted"]);
+    assert_eq!(world.monitor.lost()[&("network", "table_full")], 1);
+    let mut world = World::new();
+    world.listened(&server, SECOND, listening(1), 0).listened(&server, SECOND, listening(1), 0);
+    assert_eq!(world.story(), ["network.listen server acted"]);
+}
+
+#[test]
+fn a_failure_whose_change_of_state_was_lost_is_told_by_its_call() {
+    let curl = actor(7, "curl");
+    let mut world = World::new();
+    world.connects(&curl, SECOND, tcp(1)).fails(&curl, 2 * SECOND, tcp(1), REFUSED);
+    assert_eq!(world.story(), ["network.connect curl acted outbound failed ECONNREFUSED"]);
+    assert!(world.monitor.is_empty());
+    // By another process it is another call.
+    world.connects(&curl, 3 * SECOND, tcp(1)).fails(&actor(8, "child"), 4 * SECOND, tcp(1), REFUSED);
+    world.establishes(5 * SECOND, tcp(1));
+    assert_eq!(
+        world.story(),
+        [
+            "network.connect child acted outbound failed ECONNREFUSED",
+            "network.connect curl acted outbound established"
+        ]
+    );
+}
+
+#[test]
+fn a_call_that_was_given_nonsense_does_not_hide_the_connection_that_is_made() {
+    let curl = actor(7, "curl");
+    let mut world = World::new();
+    world.connects(&curl, SECOND, tcp(1)).fails(&curl, 2 * SECOND, tcp(1), libc::EFAULT.cast_unsigned());
+    world.establishes(3 * SECOND, tcp(1));
+    assert_eq!(
+        world.story(),
+        ["network.connect curl acted outbound failed 14", "network.connect curl acted outbound established"]
+    );
+}
+
+#[test]
+fn what_goes_by_subflows_is_not_told_as_nothing() {
+    let (mptcp, mut world) = (SocketInfo { protocol: 262, ..tcp(1) }, World::new());
+    world.connects(&actor(7, "curl"), SECOND, mptcp).establishes(SECOND, mptcp).closes(7, 2 * SECOND, mptcp);
+    let acts = world.told();
+    assert_eq!(
+        (acts[1].kind, acts[1].body.bytes_sent, acts[1].body.packets_received),
+        ("network.close", None, None)
+    );
 }
 
 #[test]

@@ -96,9 +96,63 @@ fn failures_are_counted_by_themselves() {
     let lines: Vec<String> = acts.iter().skip(2).map(line).collect();
     assert_eq!(
         lines,
-        ["network.connect curl acted outbound failed ECONNREFUSED", "network.flow curl acted outbound x3"]
+        [
+            "network.connect curl acted outbound failed ECONNREFUSED",
+            "network.flow curl acted outbound failed ECONNREFUSED x3"
+        ]
     );
     assert_eq!((acts[3].body.failed, acts[3].body.bytes_sent), (3, None));
+}
+
+#[test]
+fn failures_fold_by_their_errors_and_apart_from_what_was_given_up() {
+    let curl = actor(7, "curl");
+    let mut world = World::folding(10);
+    for time in 2..=4 {
+        world.fails(&curl, time * SECOND, tcp(2), REFUSED).fails(&curl, time * SECOND, tcp(2), 13);
+        world.connects(&curl, time * SECOND, tcp(3));
+        world.changes(&by(7, goes(time * SECOND, tcp(3), state::SYN_SENT, state::CLOSE)));
+        world.ticks(time * SECOND + 999 * MILLI);
+    }
+    assert_eq!(
+        world.ticks(30 * SECOND).story(),
+        [
+            "network.connect curl acted outbound failed ECONNREFUSED",
+            "network.connect curl acted outbound failed 13",
+            "network.connect curl acted outbound pending",
+            "network.flow curl acted outbound failed ECONNREFUSED x2",
+            "network.flow curl acted outbound failed 13 x2",
+            "network.flow curl acted outbound pending x2"
+        ]
+    );
+}
+
+#[test]
+fn a_connection_that_is_accepted_late_is_counted_for_who_accepts_it() {
+    let mut world = World::folding(10);
+    world.listens(&actor(7, "server"), SECOND, listening(1));
+    for socket in 2..=4 {
+        world.comes_in(2 * SECOND, served(socket));
+    }
+    world.ticks(4 * SECOND);
+    for socket in 2..=4 {
+        world.accepts(&actor(8, "worker"), 5 * SECOND, served(socket)).closes(8, 6 * SECOND, served(socket));
+    }
+    world.ticks(30 * SECOND);
+    assert_eq!(
+        world.story(),
+        [
+            "network.listen server acted",
+            "network.accept server listener inbound",
+            // It was told as the listener's, so its end is told too.
+            "network.accept worker acted inbound",
+            "network.close worker acted inbound closed",
+            // The first of the worker's own.
+            "network.accept worker acted inbound",
+            "network.close worker acted inbound closed",
+            "network.flow worker acted inbound x1"
+        ]
+    );
 }
 
 #[test]

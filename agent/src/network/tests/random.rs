@@ -7,7 +7,7 @@ use super::*;
 /// Records that need not make sense: any of them may come at any time.
 #[derive(Debug, Clone)]
 enum Step {
-    Call { act: u32, socket: u64, pid: u32, errno: u32 },
+    Call { act: u32, socket: u64, pid: u32, errno: u32, call: u32, flags: u32 },
     Change { change: u32, socket: u64, pid: u32, old: u8, new: u8, errno: u32, flags: u32 },
     Found { socket: u64, new: u8 },
     SnapshotEnds,
@@ -27,9 +27,9 @@ fn any_socket(number: u64) -> SocketInfo {
 fn step() -> impl Strategy<Value = Step> {
     let (socket, pid, errno) = (1..7_u64, 1..4_u32, prop_oneof![Just(0_u32), Just(104), Just(REFUSED)]);
     prop_oneof![
-        5 => (0..10_u32, socket.clone(), pid.clone(), errno.clone())
-            .prop_map(|(act, socket, pid, errno)| Step::Call { act, socket, pid, errno }),
-        5 => (0..7_u32, socket.clone(), pid, 0..13_u8, 0..13_u8, errno, 0..8_u32).prop_map(
+        5 => (0..10_u32, socket.clone(), pid.clone(), errno.clone(), prop_oneof![Just(0_u32), Just(50)], 0..16_u32)
+            .prop_map(|(act, socket, pid, errno, call, flags)| Step::Call { act, socket, pid, errno, call, flags }),
+        5 => (0..7_u32, socket.clone(), pid, 0..13_u8, 0..13_u8, errno, 0..16_u32).prop_map(
             |(change, socket, pid, old, new, errno, flags)| Step::Change { change, socket, pid, old, new, errno, flags }
         ),
         1 => (socket, 0..13_u8).prop_map(|(socket, new)| Step::Found { socket, new }),
@@ -62,9 +62,10 @@ proptest! {
         let (mut time, mut beginnings) = (SECOND, 0);
         for (step, passed) in steps {
             match step {
-                Step::Call { act, socket, pid, errno } => {
+                Step::Call { act, socket, pid, errno, call: number, flags } => {
                     beginnings += u64::from(act != socket_act::LISTEN && act != socket_act::BIND);
-                    let record = SocketCall { errno, ..call(time, act, any_socket(socket)) };
+                    let record = call(time, act, any_socket(socket));
+                    let record = SocketCall { errno, call: number, flags, ..record };
                     world.calls(&actors[usize::try_from(pid).unwrap()], &record);
                 }
                 Step::Change { change: what, socket, pid, old, new, errno, flags } => {
@@ -72,7 +73,9 @@ proptest! {
                     let alone = what == socket_change::DATAGRAM || what == socket_change::ATTEMPT;
                     beginnings += u64::from(inbound || alone);
                     let record = change(time, what, any_socket(socket));
-                    world.changes(&SocketState { task: task(pid), old, new, errno, flags, ..record });
+                    let record = SocketState { task: task(pid), old, new, errno, flags, ..record };
+                    let who = &actors[usize::try_from(pid).unwrap()];
+                    world.monitor.changed(&record, (passed % 2 == 0).then(|| Arc::clone(who)));
                 }
                 Step::Found { socket, new } => {
                     let record = change(time, socket_change::SNAPSHOT, any_socket(socket));
