@@ -22,7 +22,7 @@ use crate::{
     globals,
     kernel::{Access, Probed, Ptr, Typed},
     send::Count,
-    socket::{self, SOCK_SEQPACKET, SOCK_STREAM},
+    socket::{self, IPPROTO_TCP, SOCK_SEQPACKET, SOCK_STREAM},
     task,
 };
 
@@ -66,6 +66,13 @@ fn attempt(ctx: &SockAddrContext, is_v6: bool) {
         let place = &raw mut (*socket).socket;
         place.write_volatile((&raw const (*given).__bindgen_anon_1.sk).read_volatile() as u64);
         if let Some(sock) = Ptr::<Sock, Probed>::new(place.read_volatile() as *const u8) {
+            // The parts of a multipath connection are told of as a whole. Other protocols have something else there.
+            let protocol = (&raw const (*given).protocol).read_volatile();
+            if protocol == u32::from(IPPROTO_TCP) && sock.cast::<TcpSock>().get(TCP_IS_MPTCP) & 1 != 0 {
+                entry.discard(0);
+                count.filtered();
+                return;
+            }
             (*socket).netns = sock.follow(SOCK_NET).map_or(0, |net| net.get(NET_INUM));
         }
         let remote = (&raw mut (*socket).remote).cast::<u32>();
