@@ -78,8 +78,8 @@ fn an_ipv6_listener_that_takes_ipv4_shows_it_as_such() {
 
 #[test]
 fn each_connection_is_told_of_the_worker_that_accepted_it() {
-    skip_without_kernel!();
     const CONNECTIONS: usize = 640;
+    skip_without_kernel!();
     let wire = wire();
     let server = wire.b.serve(&format!("serve {}:0 --workers 32", wire.b.ipv4()));
     let words = format!("churn {} --count {CONNECTIONS} --workers 32 --lines", server.address());
@@ -146,8 +146,8 @@ fn a_connection_that_ends_before_anybody_accepts_it_is_told() {
 
 #[test]
 fn connections_that_wait_when_the_listener_goes_are_told() {
-    skip_without_kernel!();
     const CONNECTIONS: usize = 5;
+    skip_without_kernel!();
     let wire = wire();
     let server = wire.b.serve(&format!("serve {}:0 --behaviour ignore", wire.b.ipv4()));
     let mut client = wire.a.start(&format!("many {} --count {CONNECTIONS}", server.address()));

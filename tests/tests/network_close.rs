@@ -272,8 +272,8 @@ fn what_the_kernel_ends_long_after_the_process_is_told_of_that_process() {
 
 #[test]
 fn much_content_is_counted_to_the_byte() {
-    skip_without_kernel!();
     const LEN: u64 = 50_000_000;
+    skip_without_kernel!();
     let connect = format!("connect ADDRESS --send {LEN} --receive {LEN}");
     let (_, _, told) = expect_reasons("serve HERE:0", &connect, "closed", "closed_by_remote");
     for direction in ["outbound", "inbound"] {
@@ -307,8 +307,8 @@ fn a_connection_without_content_has_counts_of_zero() {
 
 #[test]
 fn content_that_is_sent_again_is_counted_once() {
-    skip_without_kernel!();
     const LEN: u64 = 60_000;
+    skip_without_kernel!();
     let wire = wire();
     let server = wire.b.serve(&format!("serve {}:0 --behaviour sink", wire.b.ipv4()));
     let mut client = wire.a.start(&format!("connect {} --hold --send {LEN} --hold-end", server.address()));
@@ -329,8 +329,8 @@ fn content_that_is_sent_again_is_counted_once() {
 
 #[test]
 fn a_connection_lasts_from_when_it_was_made() {
-    skip_without_kernel!();
     const HELD: Duration = Duration::from_millis(1200);
+    skip_without_kernel!();
     let wire = wire();
     let server = wire.b.serve(&format!("serve {}:0", wire.b.ipv4()));
     let mut client = wire.a.start(&format!("connect {} --hold-end", server.address()));

@@ -5,8 +5,8 @@
 use std::{thread, time::Duration};
 
 use nightjar_tests::{
-    Event, Expect, TALK, Told, Wire, folder_for_all, network, rawnet_path, run, skip, skip_without_kernel,
-    until, watch_network,
+    Event, Expect, TALK, Told, Wire, fits, folder_for_all, network, rawnet_path, run, skip,
+    skip_without_kernel, until, watch_network,
 };
 use serde_json::Value;
 
@@ -264,11 +264,12 @@ fn a_multipath_connection_is_told_by_who_made_it() {
     let client =
         wire.a.rawnet(&format!("connect {} --protocol mptcp --send 9 --receive 9", server.address()));
     let server = server.finish();
-    until("both of its ends", || {
-        let events = wire.events();
-        let is_end =
-            |event: &&Event| event.kind() == "network.close" && event.get("network.direction").is_some();
-        (events.iter().filter(is_end).count() >= 2).then_some(())
+    until("all ends", || {
+        let ends = wire
+            .events()
+            .into_iter()
+            .filter(|event| event.kind() == "network.close" && event.get("network.direction").is_some());
+        (ends.count() >= 2).then_some(())
     });
     wire.settle();
     let told = Told(wire.events());
@@ -419,31 +420,47 @@ fn a_udp_connect_that_fails_is_told() {
 #[test]
 fn a_connection_to_a_unix_socket_that_is_watched_is_told() {
     skip_without_kernel!();
-    let wire = wire();
     for path in ["/run/nightjar-test-watched.sock", "@nightjar-test-watched"] {
+        let wire = wire();
         // Of a test that failed.
         let _not_there = std::fs::remove_file(path);
         let mut server = wire.b.serve(&format!("unix {path} --times 2"));
-        let program = run(rawnet_path()).args(["unix-connect", path]).succeed();
-        let expect = network("network.connect")
-            .with("network.family", "unix")
-            .with("network.type", "stream")
-            .with("network.direction", "outbound")
-            .with("network.remote.path", path)
-            .without("network.remote.address")
-            .without("network.remote.port");
-        program.expect_event(expect.clone());
+        let client = wire.b.rawnet(&format!("unix-connect {path}"));
         server.go_on();
         let server = server.finish();
-        wire.settle();
-        let to_self = program.events_of(server.pid);
-        assert_eq!(
-            to_self.iter().filter(|event| event.kind() == "network.connect").count(),
-            2,
-            "{to_self:?}"
-        );
-        let _not_of_linux = std::fs::remove_file(path);
+        let told = wire.told(&["network.connect"; 3]);
+        for (pid, times) in [(client.pid, 1), (server.pid, 2)] {
+            let expect = network("network.connect")
+                .with("process.pid", pid)
+                .with("network.family", "unix")
+                .with("network.type", "stream")
+                .with("network.direction", "outbound")
+                .with("network.outcome", "established")
+                .with("network.remote.path", path)
+                .without("network.remote.address")
+                .without("network.remote.port")
+                .exe(rawnet_path());
+            told.expect(&expect);
+            assert_eq!(told.0.iter().filter(|event| fits(&expect, event)).count(), times, "{told}");
+        }
+        let _abstract = std::fs::remove_file(path);
     }
+}
+
+#[test]
+fn a_connection_to_a_watched_unix_socket_that_nobody_serves_is_told_as_failed() {
+    skip_without_kernel!();
+    let wire = wire();
+    let client = wire.a.rawnet("unix-connect @nightjar-test-watched --expect ECONNREFUSED");
+    let told = wire.told(&["network.connect"]);
+    told.expect(
+        &network("network.connect")
+            .with("process.pid", client.pid)
+            .with("network.family", "unix")
+            .with("network.outcome", "failed")
+            .with("network.error", "ECONNREFUSED")
+            .with("network.remote.path", "@nightjar-test-watched"),
+    );
 }
 
 #[test]

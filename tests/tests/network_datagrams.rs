@@ -163,8 +163,8 @@ fn a_socket_that_is_connected_but_sends_nothing_is_not_told() {
 
 #[test]
 fn one_socket_that_sends_to_many_has_a_flow_for_each() {
-    skip_without_kernel!();
     const ADDRESSES: usize = 20;
+    skip_without_kernel!();
     let wire = wire();
     let from = wire.a.ipv4();
     let words: Vec<_> = (0..ADDRESSES).map(|number| format!("192.0.2.2:{}", 6000 + number)).collect();
@@ -324,9 +324,9 @@ fn a_raw_packet_that_begins_a_connection_is_told() {
 
 #[test]
 fn datagrams_of_a_known_flow_are_counted_and_not_told() {
+    const COUNT: u64 = 50_000;
     skip_without_kernel!();
     let from = "127.0.0.1";
-    const COUNT: u64 = 50_000;
     let wire = wire();
     let client = wire.a.rawnet(&format!("send 127.0.0.1:7 --count {COUNT} --size 9"));
     let told = wire.told(&ONE_WAY);
@@ -352,8 +352,8 @@ fn a_datagram_without_content_is_one() {
 
 #[test]
 fn a_datagram_that_is_taken_apart_on_its_way_counts_as_its_content() {
-    skip_without_kernel!();
     const SIZE: u64 = 9000;
+    skip_without_kernel!();
     let wire = wire();
     let from = wire.a.ipv4();
     let server = wire.b.serve(&format!("answer {}:0", wire.b.ipv4()));

@@ -76,8 +76,8 @@ fn of_process<'a>(told: &'a Told, kind: &'a str, pid: u32) -> impl Iterator<Item
 
 #[test]
 fn every_connection_is_counted_and_the_first_is_told() {
-    skip_without_kernel!();
     const CONNECTIONS: u64 = 500;
+    skip_without_kernel!();
     let wire = wire();
     let words = format!("churn ADDRESS --count {CONNECTIONS} --workers 1");
     let (client, server) = wire.talk("serve HERE:0 --quiet", &words);
@@ -100,8 +100,8 @@ fn every_connection_is_counted_and_the_first_is_told() {
 
 #[test]
 fn connections_that_go_on_for_long_are_counted_in_parts() {
-    skip_without_kernel!();
     const CONNECTIONS: u64 = 60;
+    skip_without_kernel!();
     let wire = wire();
     let server = wire.b.serve(&format!("serve {}:0 --quiet", wire.b.ipv4()));
     let mut client = wire.a.start(&format!("connect {} --times {CONNECTIONS} --hold-end", server.address()));
@@ -121,8 +121,8 @@ fn connections_that_go_on_for_long_are_counted_in_parts() {
 
 #[test]
 fn connections_that_are_refused_are_counted_as_failed() {
-    skip_without_kernel!();
     const CONNECTIONS: u64 = 50;
+    skip_without_kernel!();
     let wire = wire();
     let words = format!("connect {}:1 --times {CONNECTIONS} --expect ECONNREFUSED", wire.b.ipv4());
     let client = wire.a.rawnet(&words);
@@ -146,8 +146,8 @@ fn connections_without_a_way_are_counted_as_failed() {
 
 #[test]
 fn connections_to_other_ports_are_counted_apart() {
-    skip_without_kernel!();
     const PORTS: usize = 10;
+    skip_without_kernel!();
     let wire = wire();
     let there = format!("{}:0 ", wire.b.ipv4()).repeat(PORTS);
     let server = wire.b.serve(&format!("serve {there} --quiet"));
@@ -194,8 +194,8 @@ fn connections_of_other_processes_are_counted_apart() {
 
 #[test]
 fn connections_of_many_threads_and_workers_are_counted() {
-    skip_without_kernel!();
     const CONNECTIONS: u64 = 2000;
+    skip_without_kernel!();
     let wire = wire();
     let words = format!("churn ADDRESS --count {CONNECTIONS} --workers 32 --mixed");
     let (client, server) = wire.talk("serve HERE:0 --workers 32 --quiet", &words);
@@ -242,8 +242,8 @@ fn a_repeat_that_lasts_is_told_by_itself() {
 
 #[test]
 fn flows_of_datagrams_are_counted() {
-    skip_without_kernel!();
     const FLOWS: u64 = 100;
+    skip_without_kernel!();
     let wire = wire();
     let server = wire.b.serve(&format!("answer {}:0", wire.b.ipv4()));
     let words = format!("send {} --times {FLOWS} --count 2 --size 10 --answered", server.address());

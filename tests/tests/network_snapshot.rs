@@ -67,7 +67,9 @@ fn listeners_that_were_there_are_told_once_with_who_listens() {
     }
     assert_eq!(found.len(), servers.len(), "{found:?}");
     // Their ends have the names that they were told with.
-    servers.into_iter().for_each(|server| drop(server.finish()));
+    for server in servers {
+        drop(server.finish());
+    }
     let names = |events: &[Event], kind: &str| -> BTreeSet<String> {
         let of_kind = events.iter().filter(|event| event.kind() == kind);
         of_kind.map(|event| event.text("network.connection").to_owned()).collect()
@@ -130,8 +132,8 @@ fn a_connection_that_was_there_is_told_and_known_by_its_end() {
 
 #[test]
 fn many_connections_that_were_there_are_told_once_each() {
-    skip_without_kernel!();
     const CONNECTIONS: usize = 3000;
+    skip_without_kernel!();
     let hosts = Hosts::new();
     let server = hosts.b.serve("serve 127.0.0.1:0 --behaviour hold --quiet");
     let mut client = hosts.b.start(&format!("many {} --count {CONNECTIONS}", server.address()));

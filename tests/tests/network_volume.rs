@@ -52,6 +52,18 @@ fn of_direction<'a>(events: &'a [Event], kind: &str, direction: &str) -> Vec<&'a
     events.iter().filter(is_such).collect()
 }
 
+/// How many there are of what kind, direction and reason.
+fn counts(events: &[Event]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for event in events {
+        let word = |path: &str| event.get(path).and_then(Value::as_str).unwrap_or_default();
+        let [direction, outcome, reason, who] =
+            ["direction", "outcome", "reason", "attribution"].map(|field| word(&format!("network.{field}")));
+        *counts.entry(format!("{} {direction} {outcome} {reason} {who}", event.kind())).or_default() += 1;
+    }
+    counts
+}
+
 /// Each that began has ended, and nothing else has; gives their ends.
 fn expect_pairs(events: &[Event], begin: &str, direction: &str) -> Vec<Ends> {
     let name = |event: &&Event| event.text("network.connection").to_owned();
@@ -63,7 +75,12 @@ fn expect_pairs(events: &[Event], begin: &str, direction: &str) -> Vec<Ends> {
         of_direction(events, begin, direction).len(),
         "names of {direction} connections"
     );
-    assert_eq!(begins.len(), closes.len(), "{direction} connections that began and that ended");
+    assert_eq!(
+        begins.len(),
+        closes.len(),
+        "{direction} connections that began and that ended: {:#?}",
+        counts(events)
+    );
     let ends = closes.iter().map(|close| {
         let begin = begins.get(&name(close)).unwrap_or_else(|| panic!("an end without a beginning: {close}"));
         assert_eq!(begin.field("network.local"), close.field("network.local"));
@@ -114,8 +131,8 @@ fn addresses(port: u64) -> String {
 
 #[test]
 fn of_a_hundred_thousand_connections_each_is_told_with_its_end() {
-    skip_without_kernel!();
     const CONNECTIONS: usize = 100_000;
+    skip_without_kernel!();
     let _turn = TURN.lock();
     let hosts = Hosts::new();
     let agent = agent("{fold: 0s}");
@@ -155,8 +172,8 @@ fn of_a_hundred_thousand_connections_each_is_told_with_its_end() {
 
 #[test]
 fn of_a_hundred_thousand_connections_each_is_counted_where_they_are_folded() {
-    skip_without_kernel!();
     const CONNECTIONS: usize = 100_000;
+    skip_without_kernel!();
     let _turn = TURN.lock();
     let hosts = Hosts::new();
     let agent = agent("{fold: 1s}");
@@ -198,9 +215,9 @@ fn of_a_hundred_thousand_connections_each_is_counted_where_they_are_folded() {
 
 #[test]
 fn of_twenty_thousand_connections_at_once_each_is_told_with_its_end() {
-    skip_without_kernel!();
     const CLIENTS: usize = 2;
     const EACH: usize = 10_000;
+    skip_without_kernel!();
     let _turn = TURN.lock();
     let hosts = Hosts::new();
     let agent = agent("{fold: 0s}");
@@ -232,8 +249,8 @@ fn of_twenty_thousand_connections_at_once_each_is_told_with_its_end() {
 
 #[test]
 fn connections_that_there_is_no_room_for_are_told_and_counted() {
-    skip_without_kernel!();
     const CONNECTIONS: usize = 3000;
+    skip_without_kernel!();
     let _turn = TURN.lock();
     let hosts = Hosts::new();
     let agent = agent("{fold: 0s, connections: 1024}");
@@ -265,10 +282,10 @@ fn connections_that_there_is_no_room_for_are_told_and_counted() {
 
 #[test]
 fn of_many_datagrams_each_is_counted() {
-    skip_without_kernel!();
     const CLIENTS: usize = 32;
     const EACH: u64 = 3000;
     const SIZE: u64 = 120;
+    skip_without_kernel!();
     let _turn = TURN.lock();
     let hosts = Hosts::new();
     let agent = agent("{fold: 0s}");

@@ -277,7 +277,8 @@ fn each_connection_is_accepted_by_one_of_many_workers() {
         server.acts("accept").map(|line| line["remote"]["port"].as_u64().unwrap()).collect();
     let mut there: Vec<_> =
         client.acts("connection").map(|line| line["local"]["port"].as_u64().unwrap()).collect();
-    (ports.sort_unstable(), there.sort_unstable());
+    ports.sort_unstable();
+    there.sort_unstable();
     assert_eq!(ports, there);
     let sum = |name: &str| server.acts("totals").map(|line| line[name].as_u64().unwrap()).sum::<u64>();
     assert_eq!(sum("received"), client.number("totals", "sent"));

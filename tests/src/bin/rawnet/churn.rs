@@ -77,7 +77,7 @@ impl Churn {
             let threads: Vec<_> = (0..self.workers).map(|worker| scope.spawn(work(worker))).collect();
             threads.into_iter().map(|thread| thread.join().expect("threads do not panic")).collect()
         });
-        tell(done?, began)
+        tell(&done?, began)
     }
 
     /// Every so many-th connection.
@@ -122,7 +122,7 @@ fn connect(way: &mut Way, address: Address) -> Result<Socket> {
     Ok(socket)
 }
 
-fn tell(done: Vec<Done>, began: Moment) -> Result<()> {
+fn tell(done: &[Done], began: Moment) -> Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     for line in done.iter().flat_map(|done| &done.lines) {
         writeln!(out, "{line}")?;
@@ -163,7 +163,7 @@ impl Many {
             }
             way.close(socket.into_fd())?.context("close")?;
         }
-        tell(vec![done], began)
+        tell(&[done], began)
     }
 }
 

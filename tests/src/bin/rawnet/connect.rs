@@ -112,7 +112,7 @@ enum End {
 }
 
 /// How long a connection may take that does not block.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 // === impl Connect ===
 

@@ -25,6 +25,7 @@ use crate::{
 
 /// Send datagrams from one socket
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Send {
     /// Whom to send to; those of protocols without ports need one all the same
     #[arg(required = true)]
@@ -225,7 +226,8 @@ impl Send {
 /// A packet of IPv4 with a SYN to an address. The kernel fills in where it comes from and the sum of its header.
 fn syn(to: Address) -> Vec<u8> {
     const TTL: u8 = 64;
-    const DATA_OFFSET: u8 = (TCP_HEADER / 4 * 16) as u8;
+    /// Five words, in the upper half.
+    const DATA_OFFSET: u8 = 5 << 4;
     let length = u16::try_from(IP_HEADER + TCP_HEADER).expect("small");
     let mut packet = vec![0x45, 0];
     packet.extend(length.to_be_bytes());
@@ -252,7 +254,7 @@ fn checksum(bytes: &[u8]) -> u16 {
 
 /// Receives a datagram: how long it is and where it comes from. Nothing if none came in time.
 fn receive(socket: RawFd, waits: bool) -> Result<Option<(usize, Address)>> {
-    let mut content = [0_u8; 1 << 16];
+    let mut content = vec![0_u8; 1 << 16];
     let mut name = [0_u8; size_of::<libc::sockaddr_storage>()];
     let mut name_len = libc::socklen_t::try_from(name.len()).expect("small");
     if waits {

@@ -70,7 +70,9 @@ impl Race {
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    words.iter().for_each(|bytes| word.store(*bytes, Ordering::Relaxed));
+                    for bytes in words {
+                        word.store(bytes, Ordering::Relaxed);
+                    }
                 }
             });
             let raced = self.race(&mut way, place, &receivers);

@@ -248,7 +248,7 @@ impl Socket {
 
     /// Receives at most so much content; 0 at the end. An error is an end too.
     pub fn receive(&mut self, most: u64) -> usize {
-        let mut content = [0; CHUNK];
+        let mut content = [0_u8; CHUNK];
         let most = usize::try_from(most).unwrap_or(CHUNK).min(CHUNK);
         // SAFETY: as much room as is told.
         let result = unsafe { libc::recv(self.number(), content.as_mut_ptr().cast(), most, 0) };
