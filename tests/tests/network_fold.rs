@@ -60,9 +60,13 @@ fn expect_sums(wire: &Wire, outbound: u64, inbound: u64) -> Told {
         assert!(flow.number("network.count") > 0, "{flow}");
         assert_eq!(flow.field("time"), flow.field("network.first_time"), "{flow}");
         assert!(flow.nanos("network.first_time") <= flow.nanos("network.last_time"), "{flow}");
-        for absent in ["network.connection", "network.outcome", "network.latency", "network.duration"] {
+        for absent in ["network.connection", "network.latency", "network.duration"] {
             assert!(flow.get(absent).is_none(), "{absent}: {flow}");
         }
+        // Those that failed are told apart from the others, each error by itself.
+        let has_failed = flow.get("network.failed").is_some();
+        assert_eq!(flow.get("network.outcome").is_some(), has_failed, "{flow}");
+        assert_eq!(flow.get("network.error").is_some(), has_failed, "{flow}");
         let end = if flow.text("network.direction") == "outbound" { "local" } else { "remote" };
         assert!(flow.get(&format!("network.{end}.port")).is_none(), "{flow}");
     }
