@@ -13,7 +13,7 @@ pub(super) fn load(config: &Config) -> Result<Loaded> {
         &settings::kernel_options(config),
         settings::asked(config)?,
         settings::files(config)?,
-        settings::network(config),
+        &settings::network(config),
         settings::bounds(config),
         || if drop_privileges { give_up_privileges() } else { Ok(()) },
     )

@@ -184,7 +184,7 @@ impl Loaded {
         options: &kernel::Options,
         asked: Asked,
         files: Option<files::Options>,
-        network: NetworkOptions,
+        network: &NetworkOptions,
         bounds: Bounds,
         attached: impl FnOnce() -> Result<()>,
     ) -> Result<Self> {
