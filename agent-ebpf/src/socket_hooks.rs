@@ -142,6 +142,15 @@ fn bind_by<A: Access>(count: Count, ctx: &SockContext, task: Option<Ptr<Task, A>
             count.dropped(DropReason::ReadFault);
             return;
         }
+        // The parts of a multipath connection are told of as a whole.
+        let sock = Ptr::<TcpSock, Probed>::new((*record).socket.socket as *const u8);
+        if (*record).socket.protocol == IPPROTO_TCP
+            && sock.is_some_and(|sock| sock.get(TCP_IS_MPTCP) & 1 != 0)
+        {
+            entry.discard(0);
+            count.filtered();
+            return;
+        }
         socket::clear_call(record);
         (*record).act = socket_act::BIND;
         (*record).call = socket_call::UNKNOWN;

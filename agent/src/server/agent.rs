@@ -1,6 +1,9 @@
 //! The gRPC service of a running agent.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use nightjar_proto::{
     KINDS,
@@ -52,6 +55,10 @@ impl Agent for Service {
         let peer = peer.ok_or_else(|| Status::permission_denied("it is not known who asks"))?;
         let request = request.into_inner();
         let place = Arc::clone(&self.answers.readers).try_acquire_owned().map_err(|_| {
+            // Whoever waits for the agent to come back goes on to wait.
+            if self.answers.ends.load(Ordering::Relaxed) {
+                return no_answer(&NoAnswer::Stopping);
+            }
             Status::resource_exhausted(format!("{READERS} watch already; wait until one of them ends"))
         })?;
         let selector = selector(&request).map_err(Status::invalid_argument)?;

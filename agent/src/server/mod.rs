@@ -15,7 +15,10 @@ use std::{
         net as unix,
     },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -101,6 +104,8 @@ pub struct Answers {
     pub about: About,
     /// A place for each who watches.
     readers: Arc<Semaphore>,
+    /// The agent is about to end: all places are taken by that.
+    ends: Arc<AtomicBool>,
 }
 
 /// A listener that is served until this is dropped.
@@ -124,11 +129,12 @@ impl Answers {
     /// From a watch.
     #[must_use]
     pub fn new(handle: Handle, about: About) -> Self {
-        Self { handle, about, readers: Arc::new(Semaphore::new(READERS)) }
+        Self { handle, about, readers: Arc::new(Semaphore::new(READERS)), ends: Arc::default() }
     }
 
     /// Comes back when those who watch have read to the end, or had the time to.
     pub async fn farewell(&self) {
+        self.ends.store(true, Ordering::Relaxed);
         let everybody = u32::try_from(READERS).unwrap_or(u32::MAX);
         let _slow = tokio::time::timeout(LONGEST_FAREWELL, self.readers.acquire_many(everybody)).await;
         // What was handed to the connections is on its way to the sockets.
