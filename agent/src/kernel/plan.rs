@@ -488,24 +488,32 @@ impl Sensor {
                 "file.rmdir",
                 "file.mount",
             ],
-            // Which process a connection is of is told by several together, so any kind wants all of them.
-            Self::SocketState
-            | Self::SocketCall
-            | Self::SocketUring
-            | Self::SocketAttempt
-            | Self::SocketBind
-            | Self::Datagram
-            | Self::SocketRelease
-            | Self::SocketSnapshot => &[
-                "network.connect",
-                "network.accept",
-                "network.listen",
-                "network.bind",
-                "network.socket",
-                "network.close",
-                "network.flow",
-            ],
+            Self::SocketState | Self::SocketSnapshot => {
+                &["network.connect", "network.accept", "network.listen", "network.close", "network.flow"]
+            }
+            Self::SocketCall => &["network.accept", "network.connect", "network.bind", "network.socket"],
+            Self::SocketUring => &["network.accept", "network.connect"],
+            Self::SocketAttempt => &["network.connect"],
+            Self::SocketBind => &["network.bind"],
+            Self::Datagram => &["network.connect", "network.accept", "network.close", "network.flow"],
+            Self::SocketRelease => &["network.close", "network.flow"],
         }
+    }
+
+    /// Whether it is one of those that together tell which process a connection is of.
+    #[must_use]
+    pub const fn is_of_sockets(self) -> bool {
+        matches!(
+            self,
+            Self::SocketState
+                | Self::SocketCall
+                | Self::SocketUring
+                | Self::SocketAttempt
+                | Self::SocketBind
+                | Self::Datagram
+                | Self::SocketRelease
+                | Self::SocketSnapshot
+        )
     }
 
     /// Kind of the events that it gives; a name for people for those that give none.

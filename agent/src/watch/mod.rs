@@ -22,7 +22,7 @@ use anyhow::{Context, Result, anyhow, bail};
 pub use drain::{Change, FileChange, Report, Stopped};
 use drain::{Command, Drain, Outputs, Stream};
 use nightjar_abi::hook::Hook;
-use nightjar_proto::v1;
+use nightjar_proto::{KINDS, v1};
 use tokio::sync::oneshot;
 use tracing::info;
 
@@ -140,7 +140,12 @@ pub fn wanted(
     files: Option<&files::Options>,
 ) -> impl Fn(&kernel::SensorPlan) -> bool + Send + Sync + 'static {
     let (files, all_files) = (files.is_some(), files.is_some_and(|files| files.all));
+    // Any kind of event of sockets wants all that look at sockets.
+    let sockets = KINDS.iter().any(|kind| kind.name.starts_with("network.") && kinds.include(kind.name));
     move |plan| {
+        if plan.sensor.is_of_sockets() {
+            return sockets;
+        }
         let sensor = plan.sensor;
         let may_be = match sensor {
             Sensor::FileOpen | Sensor::FileCall => files,
