@@ -36,8 +36,22 @@ const SCHEMAS: &[(&str, &str, &str, &str)] = &[
     ("nightjar.rules", "Rules", "rules.schema.json", "urn:nightjar:rules"),
 ];
 
-/// Services, which only programs speak.
-const SERVICES: &[&str] = &["nightjar/agent/v1/agent.proto"];
+/// Services and their messages, which only programs speak: they have no JSON form, even those of a package that has
+/// one.
+const SERVICES: &[&str] = &[
+    "nightjar/agent/v1/agent.proto",
+    "nightjar/backend/v1/backend.proto",
+    "nightjar/v1/ingest.proto",
+    "nightjar/v1/control.proto",
+];
+
+/// Messages whose bytes are handed on as they are, without a copy.
+const SHARED_BYTES: &[&str] = &[
+    ".nightjar.agent.v1.TailResponse",
+    ".nightjar.backend.v1.EventsResponse",
+    ".nightjar.v1.Batch",
+    ".nightjar.v1.TailEvents",
+];
 
 /// An event of each kind as a host has them, for the documentation. Written by tests/golden.rs.
 const EXAMPLES: &str = "tests/golden/typical";
@@ -51,16 +65,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut compiler = protox::Compiler::new(["."])?;
     compiler.include_imports(true).include_source_info(true);
-    compiler.open_files(PACKAGES.iter().flat_map(|(_, files)| *files).chain(SERVICES))?;
+    compiler.open_files(PACKAGES.iter().flat_map(|(_, files)| *files))?;
     let pool = compiler.descriptor_pool();
+    compiler.open_files(SERVICES)?;
 
     // Options are for this program alone.
     let mut files = compiler.file_descriptor_set();
     files.file.retain(|file| file.package() != OPTIONS);
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .bytes(".nightjar.agent.v1.TailResponse")
-        .compile_fds(files)?;
+    let configure = tonic_prost_build::configure().build_transport(false);
+    SHARED_BYTES.iter().fold(configure, tonic_prost_build::Builder::bytes).compile_fds(files)?;
 
     for (package, _) in PACKAGES {
         let code = json::serialize_impls(&pool, package)?;

@@ -3,7 +3,6 @@
 mod client;
 mod configuration;
 mod doctor;
-mod expression;
 mod generate;
 mod logging;
 mod run;

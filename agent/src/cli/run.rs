@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_proto::v1;
+use nightjar_show::Json;
 use serde_json::json;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     config::{self, Config, Flag, Loaded as Configuration},
-    export::{Json, JsonFile},
+    export::JsonFile,
     kernel,
     pipeline::Kinds,
     server::{self, About, Answers, Serving, Socket},

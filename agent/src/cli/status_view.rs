@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use nightjar_proto::v1::{Configuration, Drops, Flow, Losses, OutputStatus, Resources, Status};
 use prost_types::Timestamp;
 
-use crate::export::compact::{Style, shown};
+use nightjar_show::compact::{Style, shown};
 
 /// Whether somebody has to look at the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,18 +26,19 @@ use tokio::{
 use super::{
     Global, Period,
     client::{ConnectError, Target, is_final, refused},
-    expression::Expression,
     logging, note, say,
     sensors::{self, tell_missing_privileges},
     settings::{self, Overrides, flag},
 };
+use nightjar_show::{
+    Export, Json,
+    compact::{Compact, Style},
+    expression::Expression,
+};
+
 use crate::{
     config,
-    export::{
-        Export, Json,
-        compact::{Compact, Style},
-        hub::{Batch, Who},
-    },
+    export::hub::{Batch, Who},
     kernel,
     server::selector,
     watch::{Destinations, Patience, Report},

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::{Diagnosis, Outcome, Proof, Sensor};
-use crate::export::compact::{Style, shown};
+use nightjar_show::compact::{Style, shown};
 
 /// Where nobody says how wide the page is.
 const USUAL: usize = 80;

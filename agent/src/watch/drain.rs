@@ -17,6 +17,7 @@ use std::{
 
 use nightjar_abi::hook::Hook;
 use nightjar_proto::v1::{self, Event};
+use nightjar_show::Export;
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
@@ -27,7 +28,7 @@ use super::{
 use crate::{
     decode,
     export::{
-        Export, JsonFile,
+        JsonFile,
         file::Rotation,
         hub::{Hub, Selector, Subscription, Who},
     },

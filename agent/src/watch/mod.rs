@@ -23,13 +23,14 @@ pub use drain::{Change, FileChange, Report, Stopped};
 use drain::{Command, Drain, Outputs, Stream};
 use nightjar_abi::hook::Hook;
 use nightjar_proto::{KINDS, v1};
+use nightjar_show::Export;
 use tokio::sync::oneshot;
 use tracing::info;
 
 use self::meter::Meter;
 use crate::{
     export::{
-        Export, JsonFile,
+        JsonFile,
         hub::{Hub, Selector, Subscription, Who},
     },
     files::{self, Monitor},

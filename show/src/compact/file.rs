@@ -173,7 +173,7 @@ mod tests {
     use nightjar_proto::v1::{FileReplaced, FileTarget, Process, event::Body};
 
     use super::*;
-    use crate::export::compact::{Style, line};
+    use crate::compact::{Style, line};
 
     /// What stands after who did it.
     fn said(kind: &str, file: FileActivity) -> String {

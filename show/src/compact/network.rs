@@ -171,7 +171,7 @@ mod tests {
     use nightjar_proto::v1::{NetworkOpener, Process, event::Body};
 
     use super::*;
-    use crate::export::compact::{Style, line};
+    use crate::compact::{Style, line};
 
     /// What stands after who did it.
     fn said(kind: &str, network: NetworkActivity) -> String {

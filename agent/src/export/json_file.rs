@@ -1,48 +1,13 @@
-//! One JSON object a line.
+//! One JSON object a line, in a file.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use nightjar_proto::v1::{self, Event};
 
-use super::{
-    Export,
-    file::{FileError, Opened, RotatingFile, Rotation},
-};
+use super::file::{FileError, Opened, RotatingFile, Rotation};
 
 /// Bytes that are collected before they are written, where more events are at hand.
 const BATCH: usize = 64 << 10;
-
-/// Writes events as lines of JSON. Only whole lines are handed to the writer.
-pub struct Json<W> {
-    to: W,
-    lines: Vec<u8>,
-}
-
-impl<W: Write> Json<W> {
-    /// Writes to `to`, which need not be buffered.
-    pub fn new(to: W) -> Self {
-        Self { to, lines: Vec::with_capacity(BATCH) }
-    }
-}
-
-impl<W: Write + Send> Export for Json<W> {
-    fn event(&mut self, event: &Event) -> io::Result<()> {
-        nightjar_proto::to_json(event, &mut self.lines);
-        self.lines.push(b'\n');
-        if self.lines.len() < BATCH { Ok(()) } else { self.flush() }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let result = self.to.write_all(&self.lines).and_then(|()| self.to.flush());
-        self.lines.clear();
-        // One event of many megabytes should not be paid for ever after.
-        self.lines.shrink_to(BATCH * 2);
-        result
-    }
-}
 
 /// Writes events as lines of JSON into a file that is rotated. What cannot be written is counted, not an error:
 /// other outputs go on.
@@ -136,22 +101,5 @@ impl JsonFile {
             tracing::warn!("{} may not be whole on its disk: {error}", path.display());
         }
         lost
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_are_lines() {
-        let mut bytes = Vec::new();
-        let mut json = Json::new(&mut bytes);
-        let event = Event { kind: "process.exec".to_owned(), ..Event::default() };
-        json.event(&event).unwrap();
-        json.event(&event).unwrap();
-        json.flush().unwrap();
-        drop(json);
-        assert_eq!(bytes, b"{\"kind\":\"process.exec\"}\n{\"kind\":\"process.exec\"}\n");
     }
 }

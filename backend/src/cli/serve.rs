@@ -1,0 +1,101 @@
+//! `nightjar-backend serve`
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::duration;
+use crate::{
+    server::{self, Settings},
+    store::Limits,
+    tls::Files,
+};
+
+/// How to serve.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Address and port that agents connect to
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4317")]
+    listen: SocketAddr,
+    /// Loopback address and port for /healthz and /readyz
+    #[arg(long, value_name = "ADDRESS")]
+    health: Option<SocketAddr>,
+    /// How long events are kept: 72h, 30d
+    #[arg(long, value_name = "TIME", default_value = "72h", value_parser = duration)]
+    retention: Duration,
+    /// Stop taking events when fewer MiB are free on the disk
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    reserve: u64,
+    /// Most connections at once
+    #[arg(long, value_name = "NUMBER", default_value_t = 4096)]
+    connections: usize,
+    /// Size at which a file of the log is complete
+    #[arg(long, value_name = "KIB", default_value_t = 64 << 10, hide = true)]
+    log_file: u64,
+    /// Without TLS and without enrolment; only on loopback
+    #[arg(long)]
+    plaintext: bool,
+    /// Certificate of your own for this backend, in PEM
+    #[arg(long, value_name = "FILE", requires_all = ["key", "client_roots"], conflicts_with = "plaintext")]
+    certificate: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+    /// Roots that certificates of agents are checked against
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    client_roots: Option<PathBuf>,
+}
+
+/// Serves until a signal.
+///
+/// # Errors
+/// When it cannot start, or a part of it fails.
+pub async fn serve(dir: PathBuf, arguments: Arguments) -> Result<()> {
+    let Arguments {
+        listen,
+        health,
+        retention,
+        reserve,
+        connections,
+        log_file,
+        plaintext,
+        certificate,
+        key,
+        client_roots,
+    } = arguments;
+    let files = match (certificate, key, client_roots) {
+        (Some(certificate), Some(key), Some(client_roots)) => Some(Files { certificate, key, client_roots }),
+        _ => None,
+    };
+    let limits = Limits {
+        retention,
+        reserve_bytes: reserve << 20,
+        segment_bytes: log_file << 10,
+        ..Limits::default()
+    };
+    let settings = Settings {
+        dir: dir.clone(),
+        listen,
+        health,
+        plaintext,
+        files,
+        most_connections: connections,
+        limits,
+    };
+    // A connection is a file; the soft limit is 1024 where nobody raised it.
+    let files_limit = getrlimit(Resource::Nofile);
+    let _stays = setrlimit(Resource::Nofile, Rlimit { current: files_limit.maximum, ..files_limit });
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+    let mut running = server::start(settings).await?;
+    tracing::info!("agents connect to {}; events are in {}", running.address, dir.display());
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        failed = running.failed() => failed?,
+    }
+    running.stop().await
+}

@@ -1,0 +1,280 @@
+//! Takes the streams of agents.
+//!
+//! Memory is bounded at three places: HTTP/2 windows before a message is read, one message of each agent that is being
+//! read, and what waits for the disk ([`Store::append`]). Where the disk is slow the last is full, no further message
+//! is read, the windows fill and the agents wait.
+
+use std::{sync::Arc, time::Duration};
+
+use nightjar_proto::v1::{
+    Ack, Batch, Hello, LanePosition, PublishRequest, PublishResponse, Refusal, Refused, Welcome,
+    ingest_server, publish_request, publish_response,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    check,
+    hour::now,
+    locks,
+    registry::{AdmissionError, Registry, Session},
+    store::{
+        Pending, Store, StoreError,
+        index::{Index, Stream},
+    },
+    tls::Peer,
+};
+
+/// The one schema of the protocol that there is so far.
+pub const SCHEMA: u32 = 1;
+
+/// How long an agent may take to say who it is.
+const HELLO: Duration = Duration::from_secs(30);
+
+/// When an agent may come back that was refused because of the store.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Least and most that one agent may have under way, in bytes.
+const CREDIT: std::ops::RangeInclusive<u64> = 256 << 10..=4 << 20;
+
+/// Batches of one agent that may wait for an acknowledgement.
+const MOST_WAITING: usize = 256;
+
+/// The service.
+#[derive(Clone)]
+pub struct Ingest {
+    store: Arc<Store>,
+    registry: Arc<Registry>,
+    /// What all agents together may have under way.
+    credit: u64,
+}
+
+/// What goes back to the agent. An error: it went away.
+type ToAgent = mpsc::Sender<Result<PublishResponse, Status>>;
+
+/// Why a stream ends.
+enum End {
+    /// Something that the agent is to hear.
+    Refused(Refused),
+    /// The agent went away.
+    Gone,
+}
+
+// === impl Ingest ===
+
+impl Ingest {
+    /// Takes batches into `store`, from agents that `registry` lets in.
+    #[must_use]
+    pub fn new(store: Arc<Store>, registry: Arc<Registry>, credit: u64) -> Self {
+        Self { store, registry, credit }
+    }
+
+    fn credit(&self) -> u64 {
+        let sessions = u64::try_from(self.registry.sessions()).unwrap_or(u64::MAX).max(1);
+        (self.credit / sessions).clamp(*CREDIT.start(), *CREDIT.end())
+    }
+
+    async fn serve(self, peer: Peer, mut requests: Streaming<PublishRequest>, to_agent: ToAgent) {
+        let end = match self.greet(&peer, &mut requests, &to_agent).await {
+            Ok(session) => self.take(session, requests, &to_agent).await,
+            Err(end) => end,
+        };
+        if let End::Refused(refused) = end {
+            let message = publish_response::Message::Refused(refused);
+            let _gone = to_agent.send(Ok(PublishResponse { message: Some(message) })).await;
+        }
+    }
+
+    async fn greet(
+        &self,
+        peer: &Peer,
+        requests: &mut Streaming<PublishRequest>,
+        to_agent: &ToAgent,
+    ) -> Result<Session, End> {
+        let first = timeout(HELLO, requests.message()).await;
+        let first = first.map_err(|_| End::Gone)?.map_err(|_| End::Gone)?.ok_or(End::Gone)?;
+        let Some(publish_request::Message::Hello(hello)) = first.message else {
+            return Err(refused(Refusal::Protocol, "the first message must be hello"));
+        };
+        let oldest = if hello.oldest_schema == 0 { hello.schema } else { hello.oldest_schema };
+        if !(oldest..=hello.schema).contains(&SCHEMA) {
+            let detail =
+                format!("the agent speaks schema {oldest} to {}, this backend {SCHEMA}", hello.schema);
+            return Err(refused(Refusal::Schema, detail));
+        }
+        let named = peer.name.as_ref().is_some_and(|name| *name == hello.agent_id);
+        if !(named || peer.plaintext) || hello.agent_id.is_empty() || hello.agent_id.len() > 128 {
+            let name = peer.name.as_deref().unwrap_or("none");
+            let detail = format!("agent {:?} came with a certificate of {name}", hello.agent_id);
+            return Err(refused(Refusal::UnknownAgent, detail));
+        }
+        let (host, version) = (&hello.host, &hello.agent_version);
+        let session =
+            self.registry.admit(&hello.agent_id, host, version, peer.plaintext).map_err(|error| {
+                let reason = match error {
+                    AdmissionError::Unknown(_) => Refusal::UnknownAgent,
+                    AdmissionError::Revoked(_) => Refusal::Revoked,
+                    AdmissionError::Registry(_) => Refusal::Busy,
+                };
+                refused(reason, error.to_string())
+            })?;
+        let welcome = Welcome {
+            schema: SCHEMA,
+            acknowledged: acknowledged(&locks::read(&self.store.state().index), &hello),
+            credit_bytes: self.credit(),
+            max_uncompressed_bytes: check::MOST_UNCOMPRESSED as u64,
+        };
+        answer(to_agent, publish_response::Message::Welcome(welcome)).await?;
+        Ok(session)
+    }
+
+    /// Takes batches until the agent goes away, is revoked, or something is refused.
+    async fn take(
+        &self,
+        mut session: Session,
+        mut requests: Streaming<PublishRequest>,
+        to_agent: &ToAgent,
+    ) -> End {
+        let agent = session.agent().to_owned();
+        let (waiting, to_acknowledge) = mpsc::channel(MOST_WAITING);
+        let acknowledging = self.acknowledge(to_acknowledge, to_agent);
+        tokio::pin!(acknowledging);
+        // Above what the agent is told, so that one who keeps to it never waits here.
+        let in_flight = Arc::new(Semaphore::new(2 * usize::try_from(*CREDIT.end()).expect("credit fits")));
+        let result = loop {
+            let message = tokio::select! {
+                message = requests.message() => message,
+                end = &mut acknowledging => return end,
+                () = session.revoked() => {
+                    break refused(Refusal::Revoked, AdmissionError::Revoked(agent.clone()).to_string());
+                }
+            };
+            let batch = match message {
+                Ok(Some(PublishRequest { message: Some(publish_request::Message::Batch(batch)) })) => batch,
+                Ok(Some(PublishRequest { message: Some(publish_request::Message::Hello(_)) })) => {
+                    break refused(Refusal::Protocol, "hello is only the first message");
+                }
+                // A message of a newer agent.
+                Ok(Some(PublishRequest { message: None })) => continue,
+                Ok(None) | Err(_) => break End::Gone,
+            };
+            tokio::select! {
+                taken = self.one(&session, batch, &in_flight, &waiting, to_agent) => match taken {
+                    Ok(()) => {}
+                    Err(end) => break end,
+                },
+                end = &mut acknowledging => return end,
+            }
+        };
+        // What is on its way to the disk is acknowledged all the same.
+        drop(waiting);
+        let ended = acknowledging.await;
+        if matches!(ended, End::Refused(_)) { ended } else { result }
+    }
+
+    async fn one(
+        &self,
+        session: &Session,
+        batch: Batch,
+        in_flight: &Arc<Semaphore>,
+        waiting: &mpsc::Sender<(LanePosition, Pending, OwnedSemaphorePermit)>,
+        to_agent: &ToAgent,
+    ) -> Result<(), End> {
+        if batch.agent_id != session.agent() {
+            return Err(refused(
+                Refusal::Protocol,
+                format!("a batch of another agent, {:?}", batch.agent_id),
+            ));
+        }
+        let position = position(&Stream::of(&batch), batch.sequence);
+        if let Err(error) = check::check(&batch) {
+            let (reason, batch) = (Refusal::Batch.into(), Some(position));
+            let refused = Refused { reason, detail: error.to_string(), batch, ..Refused::default() };
+            return answer(to_agent, publish_response::Message::Refused(refused)).await;
+        }
+        session.note(|agent| {
+            if batch.last_time > 0 {
+                agent.lag = now().saturating_sub(batch.last_time);
+            }
+        });
+        let bytes = u32::try_from(batch.events.len() + 1).unwrap_or(u32::MAX);
+        let permit = Arc::clone(in_flight).acquire_many_owned(bytes).await.map_err(|_| End::Gone)?;
+        let pending = self.store.append(batch).await.map_err(|error| by_store(&error))?;
+        waiting.send((position, pending, permit)).await.map_err(|_| End::Gone)
+    }
+
+    /// Acknowledges in the order of arrival. After a batch that could not be stored there is no further
+    /// acknowledgement, as it would be one of that batch too.
+    async fn acknowledge(
+        &self,
+        mut waiting: mpsc::Receiver<(LanePosition, Pending, OwnedSemaphorePermit)>,
+        to_agent: &ToAgent,
+    ) -> End {
+        while let Some((position, pending, permit)) = waiting.recv().await {
+            if let Err(error) = pending.outcome().await {
+                return by_store(&error);
+            }
+            drop(permit);
+            let LanePosition { boot_id, epoch, lane, sequence } = position;
+            let ack = Ack { boot_id, epoch, lane, sequence, credit_bytes: self.credit() };
+            if let Err(end) = answer(to_agent, publish_response::Message::Ack(ack)).await {
+                return end;
+            }
+        }
+        End::Gone
+    }
+}
+
+#[tonic::async_trait]
+impl ingest_server::Ingest for Ingest {
+    type PublishStream = ReceiverStream<Result<PublishResponse, Status>>;
+
+    async fn publish(
+        &self,
+        request: Request<Streaming<PublishRequest>>,
+    ) -> Result<Response<Self::PublishStream>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
+        let peer = peer.ok_or_else(|| Status::internal("the connection has no peer"))?;
+        let (to_agent, responses) = mpsc::channel(16);
+        tokio::spawn(self.clone().serve(peer, request.into_inner(), to_agent));
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
+}
+
+async fn answer(to_agent: &ToAgent, message: publish_response::Message) -> Result<(), End> {
+    to_agent.send(Ok(PublishResponse { message: Some(message) })).await.map_err(|_| End::Gone)
+}
+
+fn refused(reason: Refusal, detail: impl Into<String>) -> End {
+    End::Refused(Refused { reason: reason.into(), detail: detail.into(), ..Refused::default() })
+}
+
+fn by_store(error: &StoreError) -> End {
+    let reason = match error {
+        StoreError::Full(_) | StoreError::Failing(_) => Refusal::StoreFull,
+        StoreError::Closed => Refusal::Busy,
+    };
+    let retry_after = crate::hour::nanoseconds(RETRY);
+    End::Refused(Refused { reason: reason.into(), detail: error.to_string(), retry_after, batch: None })
+}
+
+fn position(stream: &Stream, sequence: u64) -> LanePosition {
+    LanePosition { boot_id: stream.boot.clone(), epoch: stream.epoch, lane: stream.lane, sequence }
+}
+
+/// Up to where the agent need not send: before the first number that is missing and that nothing explains.
+fn acknowledged(index: &Index, hello: &Hello) -> Vec<LanePosition> {
+    let asked = |stream: &Stream| {
+        stream.boot == hello.boot_id || hello.resume_after.iter().any(|asked| asked.boot_id == stream.boot)
+    };
+    let streams = index.of_agent(&hello.agent_id).filter(|(stream, _)| asked(stream));
+    let known = streams.map(|(stream, known)| {
+        let first_missing = known.unexplained().next().map(|gap| gap.from - 1);
+        position(stream, first_missing.unwrap_or(known.last))
+    });
+    known.collect()
+}

@@ -1,0 +1,238 @@
+//! The running backend: what agents connect to, its socket for the subcommands, and its health.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use axum::{Router, http::StatusCode, routing::get};
+use nightjar_proto::{
+    backend::v1::backend_server::BackendServer,
+    v1::{control_server::ControlServer, enrolment_server::EnrolmentServer, ingest_server::IngestServer},
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+};
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::transport::Server;
+
+use crate::{
+    admin::Admin,
+    ca::Authority,
+    check,
+    control::Control,
+    enrolment::Enrolment,
+    ingest::Ingest,
+    registry::Registry,
+    store::{Limits, Store, state::Condition},
+    tls::{self, Certificates, Files, Security},
+};
+
+/// Bytes of one stream, and of one connection, that may come before they are read.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 512 << 10;
+
+/// A connection on which nothing answers for so long is closed.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// How often is written when agents were last seen.
+const FLUSH: Duration = Duration::from_secs(30);
+
+/// How a backend is to run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Data directory.
+    pub dir: PathBuf,
+    /// Where agents connect to.
+    pub listen: SocketAddr,
+    /// Where health is told; only loopback.
+    pub health: Option<SocketAddr>,
+    /// Without TLS; only for loopback.
+    pub plaintext: bool,
+    /// The operator's own certificates; none: those of `init`.
+    pub files: Option<Files>,
+    /// Most connections at once.
+    pub most_connections: usize,
+    /// What the store may take.
+    pub limits: Limits,
+}
+
+/// A backend that runs.
+pub struct Running {
+    /// Where agents connect to.
+    pub address: SocketAddr,
+    /// What is kept.
+    pub store: Arc<Store>,
+    /// Who may publish.
+    pub registry: Arc<Registry>,
+    stop: watch::Sender<bool>,
+    tasks: tokio::task::JoinSet<Result<()>>,
+}
+
+/// The socket of a data directory.
+#[must_use]
+pub fn socket(dir: &Path) -> PathBuf {
+    dir.join("backend.sock")
+}
+
+/// The directory of certificates in a data directory.
+#[must_use]
+pub fn tls_dir(dir: &Path) -> PathBuf {
+    dir.join("tls")
+}
+
+/// Starts a backend.
+///
+/// # Errors
+/// When the data directory, the certificates or an address cannot be used.
+pub async fn start(settings: Settings) -> Result<Running> {
+    let Settings { dir, listen, health, plaintext, files, most_connections, limits } = settings;
+    let waiting = u64::try_from(limits.waiting_bytes)?;
+    ensure!(
+        !plaintext || listen.ip().is_loopback(),
+        "--plaintext is only for loopback, not for {listen}: anybody on the way could read and change events"
+    );
+    ensure!(
+        health.is_none_or(|address| address.ip().is_loopback()),
+        "health is only told on loopback; give --health an address such as 127.0.0.1:4318"
+    );
+    let own = tls_dir(&dir);
+    let authority = (files.is_none() && !plaintext).then(|| Authority::open(&own)).transpose();
+    let authority =
+        authority.context("there are no certificates; run nightjar-backend init first")?.map(Arc::new);
+    let security = if plaintext {
+        Security::Plaintext
+    } else {
+        Security::Tls(Certificates::open(files.unwrap_or_else(|| Files::own(&own)))?)
+    };
+    let store = Arc::new(Store::open(&dir, limits)?);
+    let registry = Arc::new(Registry::open(&dir)?);
+    // Who finds the address of agents finds the others too.
+    let health_listener = match health {
+        Some(health) => {
+            Some(TcpListener::bind(health).await.with_context(|| format!("cannot listen on {health}"))?)
+        }
+        None => None,
+    };
+    let path = socket(&dir);
+    let admin_listener = bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let address = listener.local_addr()?;
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = tokio::task::JoinSet::new();
+
+    let ingest = Ingest::new(Arc::clone(&store), Arc::clone(&registry), waiting);
+    let largest = check::MOST_COMPRESSED + (64 << 10);
+    let agents = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(8)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .add_service(IngestServer::new(ingest).max_decoding_message_size(largest))
+        .add_service(
+            ControlServer::new(Control::new(Arc::clone(&registry))).max_decoding_message_size(largest),
+        )
+        .add_service(EnrolmentServer::new(Enrolment::new(Arc::clone(&registry), authority)));
+    let connections = tls::accept(listener, Arc::new(security), most_connections);
+    let end = over(stopped.clone());
+    tasks.spawn(async move {
+        Ok(agents.serve_with_incoming_shutdown(ReceiverStream::new(connections), end).await?)
+    });
+
+    let admin = Server::builder()
+        .add_service(BackendServer::new(Admin::new(Arc::clone(&store), Arc::clone(&registry))));
+    let end = over(stopped.clone());
+    tasks.spawn(async move {
+        Ok(admin.serve_with_incoming_shutdown(UnixListenerStream::new(admin_listener), end).await?)
+    });
+
+    if let Some(listener) = health_listener {
+        let routes = health_routes(Arc::clone(&store));
+        let end = over(stopped.clone());
+        tasks.spawn(async move { Ok(axum::serve(listener, routes).with_graceful_shutdown(end).await?) });
+    }
+    tasks.spawn(flush(Arc::clone(&registry), stopped));
+    Ok(Running { address, store, registry, stop, tasks })
+}
+
+/// Only this user may ask: the data directory has events of all hosts.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt as _;
+    // The lock of the data directory is held: whoever had the socket is gone.
+    let _not_there = fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+async fn over(mut stopped: watch::Receiver<bool>) {
+    let _sender_is_gone = stopped.wait_for(|stopped| *stopped).await;
+}
+
+fn health_routes(store: Arc<Store>) -> Router {
+    let ready = move || {
+        let condition = store.condition();
+        async move {
+            let code =
+                if condition == Condition::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            (code, format!("{condition}\n"))
+        }
+    };
+    Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(ready))
+}
+
+async fn flush(registry: Arc<Registry>, stopped: watch::Receiver<bool>) -> Result<()> {
+    let end = over(stopped);
+    tokio::pin!(end);
+    loop {
+        let ended = tokio::time::timeout(FLUSH, &mut end).await.is_ok();
+        let registry = Arc::clone(&registry);
+        if let Err(error) = tokio::task::spawn_blocking(move || registry.flush()).await? {
+            tracing::warn!("{error}");
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Stops taking batches, writes what waits and comes back.
+    ///
+    /// # Errors
+    /// When a part of it had failed.
+    pub async fn stop(mut self) -> Result<()> {
+        self.stop.send_replace(true);
+        let ended = tokio::time::timeout(Duration::from_secs(5), async {
+            while let Some(task) = self.tasks.join_next().await {
+                task??;
+            }
+            Ok(())
+        });
+        // Streams of agents last for ever; they come back to the next backend.
+        let result = ended.await.unwrap_or(Ok(()));
+        self.tasks.abort_all();
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || store.close()).await?;
+        result
+    }
+
+    /// Comes back when a part of it fails.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn failed(&mut self) -> Result<()> {
+        match self.tasks.join_next().await {
+            Some(result) => result?,
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! What the store has of each stream of batches: the last number and what is missing before it.
+//!
+//! This decides whether a batch is new, and tells of gaps. It is made of the batches alone: the same batches in the
+//! same order give the same index, so it is not written for each but as a [`Checkpoint`] at the head of every file of
+//! the log.
+
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+
+use nightjar_proto::v1::{Batch, LostBatches};
+
+/// Most gaps that one stream may have; then the oldest is only counted. An agent makes one where it loses something,
+/// so this many mean that something else is wrong.
+const MOST_GAPS: usize = 4096;
+
+/// Most streams of one agent: two lanes of sixteen boots. The one that was silent for longest is forgotten.
+const MOST_STREAMS: usize = 32;
+
+/// What numbers batches: one lane of one boot of one agent.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stream {
+    /// As in the batch.
+    pub agent: String,
+    /// As in the batch.
+    pub boot: String,
+    /// As in the batch.
+    pub epoch: u64,
+    /// As in the batch.
+    pub lane: i32,
+}
+
+/// Numbers that did not come.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Gap {
+    /// The first of them.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    /// The last of them.
+    #[prost(uint64, tag = "2")]
+    pub to: u64,
+    /// When it was noticed, in nanoseconds since 1970.
+    #[prost(uint64, tag = "3")]
+    pub since: u64,
+    /// Why, as the agent told; empty: it did not.
+    #[prost(string, tag = "4")]
+    pub reason: String,
+    /// Events that were lost, as the agent told.
+    #[prost(uint64, tag = "5")]
+    pub events: u64,
+}
+
+/// What is known of a stream.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Position {
+    /// The highest number that came, or that was told to be lost.
+    #[prost(uint64, tag = "1")]
+    pub last: u64,
+    /// When a batch last came, in nanoseconds since 1970.
+    #[prost(uint64, tag = "2")]
+    pub seen: u64,
+    /// Gaps before `last`, in order.
+    #[prost(message, repeated, tag = "3")]
+    pub gaps: Vec<Gap>,
+    /// Batches in gaps that were too many to keep.
+    #[prost(uint64, tag = "4")]
+    pub forgotten: u64,
+}
+
+/// A stream and what is known of it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Entered {
+    #[prost(string, tag = "1")]
+    agent: String,
+    #[prost(string, tag = "2")]
+    boot: String,
+    #[prost(uint64, tag = "3")]
+    epoch: u64,
+    #[prost(int32, tag = "4")]
+    lane: i32,
+    #[prost(message, required, tag = "5")]
+    position: Position,
+}
+
+/// An index, written.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Checkpoint {
+    #[prost(message, repeated, tag = "1")]
+    streams: Vec<Entered>,
+}
+
+/// All streams. See the head of this module.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Index(BTreeMap<Stream, Position>);
+
+// === impl Stream ===
+
+impl Stream {
+    /// The stream that a batch belongs to.
+    #[must_use]
+    pub fn of(batch: &Batch) -> Self {
+        Self {
+            agent: batch.agent_id.clone(),
+            boot: batch.boot_id.clone(),
+            epoch: batch.epoch,
+            lane: batch.lane,
+        }
+    }
+}
+
+// === impl Index ===
+
+impl Index {
+    /// Whether the batch is not stored yet.
+    #[must_use]
+    pub fn is_new(&self, batch: &Batch) -> bool {
+        self.0.get(&Stream::of(batch)).is_none_or(|position| position.misses(batch.sequence))
+    }
+
+    /// Takes note of a batch that is new.
+    pub fn add(&mut self, batch: &Batch, received: u64) {
+        let stream = Stream::of(batch);
+        self.position(&stream).add(batch.sequence, received);
+        for loss in &batch.losses {
+            let stream = Stream { lane: loss.lane, ..stream.clone() };
+            self.position(&stream).explain(loss, received);
+        }
+        self.bound(&stream.agent);
+    }
+
+    /// What is known of one stream.
+    #[must_use]
+    pub fn get(&self, stream: &Stream) -> Option<&Position> {
+        self.0.get(stream)
+    }
+
+    /// All streams of an agent.
+    pub fn of_agent(&self, agent: &str) -> impl Iterator<Item = (&Stream, &Position)> {
+        let first = Stream { agent: agent.to_owned(), boot: String::new(), epoch: 0, lane: i32::MIN };
+        self.0.range(first..).take_while(move |(stream, _)| stream.agent == agent)
+    }
+
+    /// Takes what another one knows of its streams, in place of what was known of these.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// All streams.
+    pub fn iter(&self) -> impl Iterator<Item = (&Stream, &Position)> {
+        self.0.iter()
+    }
+
+    /// Leaves out streams that were silent since then.
+    pub fn forget_before(&mut self, time: u64) {
+        self.0.retain(|_, position| position.seen >= time);
+    }
+
+    /// Leaves out streams that `wanted` does not have.
+    pub fn retain(&mut self, wanted: &BTreeSet<Stream>) {
+        self.0.retain(|stream, _| wanted.contains(stream));
+    }
+
+    /// To be written.
+    #[must_use]
+    pub fn checkpoint(&self) -> Checkpoint {
+        let entered = |(stream, position): (&Stream, &Position)| Entered {
+            agent: stream.agent.clone(),
+            boot: stream.boot.clone(),
+            epoch: stream.epoch,
+            lane: stream.lane,
+            position: position.clone(),
+        };
+        Checkpoint { streams: self.0.iter().map(entered).collect() }
+    }
+
+    fn position(&mut self, stream: &Stream) -> &mut Position {
+        self.0.entry(stream.clone()).or_default()
+    }
+
+    fn bound(&mut self, agent: &str) {
+        if self.of_agent(agent).count() > MOST_STREAMS {
+            let oldest = self.of_agent(agent).min_by_key(|(_, position)| position.seen);
+            if let Some(stream) = oldest.map(|(stream, _)| stream.clone())
+                && let Entry::Occupied(entry) = self.0.entry(stream)
+            {
+                entry.remove();
+            }
+        }
+    }
+}
+
+impl From<Checkpoint> for Index {
+    fn from(checkpoint: Checkpoint) -> Self {
+        let entry = |entered: Entered| {
+            let Entered { agent, boot, epoch, lane, position } = entered;
+            (Stream { agent, boot, epoch, lane }, position)
+        };
+        Self(checkpoint.streams.into_iter().map(entry).collect())
+    }
+}
+
+// === impl Position ===
+
+impl Position {
+    /// Whether the batch with this number did not come yet.
+    #[must_use]
+    pub fn misses(&self, sequence: u64) -> bool {
+        sequence > self.last || self.gap_with(sequence).is_some()
+    }
+
+    /// Gaps that nothing explains.
+    pub fn unexplained(&self) -> impl Iterator<Item = &Gap> {
+        self.gaps.iter().filter(|gap| gap.reason.is_empty())
+    }
+
+    fn gap_with(&self, sequence: u64) -> Option<usize> {
+        let at = self.gaps.partition_point(|gap| gap.to < sequence);
+        self.gaps.get(at).filter(|gap| gap.from <= sequence).map(|_| at)
+    }
+
+    fn add(&mut self, sequence: u64, now: u64) {
+        self.seen = self.seen.max(now);
+        if sequence > self.last {
+            self.miss(sequence - 1, now);
+            self.last = sequence;
+        } else if let Some(at) = self.gap_with(sequence) {
+            let gap = self.gaps[at].clone();
+            let before = Gap { to: sequence - 1, ..gap.clone() };
+            let after = Gap { from: sequence.saturating_add(1), events: 0, ..gap };
+            self.gaps.splice(at..=at, [before, after].into_iter().filter(|gap| gap.from <= gap.to));
+        }
+    }
+
+    /// All after `last` up to `to` did not come.
+    fn miss(&mut self, to: u64, since: u64) {
+        if to > self.last {
+            self.gaps.push(Gap { from: self.last + 1, to, since, ..Gap::default() });
+            self.last = to;
+        }
+        if self.gaps.len() > MOST_GAPS {
+            let oldest = self.gaps.remove(0);
+            self.forgotten = self.forgotten.saturating_add(oldest.to - oldest.from + 1);
+        }
+    }
+
+    /// Enters why numbers are missing, also such as were not known to be.
+    fn explain(&mut self, loss: &LostBatches, now: u64) {
+        if loss.first_sequence == 0 || loss.first_sequence > loss.last_sequence {
+            return;
+        }
+        self.seen = self.seen.max(now);
+        self.miss(loss.last_sequence, now);
+        let mut events = loss.events;
+        let told = |gap: &Gap| {
+            gap.reason.is_empty() && gap.from <= loss.last_sequence && gap.to >= loss.first_sequence
+        };
+        let gaps = std::mem::take(&mut self.gaps);
+        for gap in gaps {
+            if !told(&gap) {
+                self.gaps.push(gap);
+                continue;
+            }
+            let (from, to) = (gap.from.max(loss.first_sequence), gap.to.min(loss.last_sequence));
+            let part = |from, to| Gap { from, to, ..gap.clone() };
+            let explained =
+                Gap { reason: loss.reason.clone(), events: std::mem::take(&mut events), ..part(from, to) };
+            let parts = [
+                (gap.from < from).then(|| part(gap.from, from - 1)),
+                Some(explained),
+                (to < gap.to).then(|| part(to + 1, gap.to)),
+            ];
+            self.gaps.extend(parts.into_iter().flatten());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(sequence: u64) -> Batch {
+        Batch { agent_id: "a".to_owned(), lane: 1, sequence, ..Batch::default() }
+    }
+
+    fn telling(sequence: u64, first_sequence: u64, last_sequence: u64) -> Batch {
+        let loss = LostBatches {
+            lane: 1,
+            first_sequence,
+            last_sequence,
+            events: 12,
+            reason: "spool_full".to_owned(),
+            ..LostBatches::default()
+        };
+        Batch { losses: vec![loss], ..batch(sequence) }
+    }
+
+    fn index(batches: &[Batch]) -> Index {
+        let mut index = Index::default();
+        for batch in batches {
+            assert!(index.is_new(batch), "{} is stored already", batch.sequence);
+            index.add(batch, 1);
+        }
+        index
+    }
+
+    fn gaps(index: &Index) -> Vec<(u64, u64, &str)> {
+        let gaps = index.iter().flat_map(|(_, position)| &position.gaps);
+        gaps.map(|gap| (gap.from, gap.to, gap.reason.as_str())).collect()
+    }
+
+    #[test]
+    fn a_batch_is_new_once() {
+        let index = index(&[batch(1), batch(2)]);
+        assert!(!index.is_new(&batch(1)));
+        assert!(!index.is_new(&batch(2)));
+        assert!(index.is_new(&batch(3)));
+        assert!(index.is_new(&Batch { lane: 2, ..batch(1) }));
+        assert!(index.is_new(&Batch { epoch: 1, ..batch(1) }));
+        assert!(index.is_new(&Batch { boot_id: "other".to_owned(), ..batch(1) }));
+    }
+
+    #[test]
+    fn numbers_that_did_not_come_are_a_gap_until_they_come() {
+        let mut index = index(&[batch(1), batch(6)]);
+        assert_eq!(gaps(&index), [(2, 5, "")]);
+        assert!(index.is_new(&batch(3)));
+        index.add(&batch(3), 1);
+        assert_eq!(gaps(&index), [(2, 2, ""), (4, 5, "")]);
+        assert!(!index.is_new(&batch(3)));
+        index.add(&batch(2), 1);
+        index.add(&batch(5), 1);
+        index.add(&batch(4), 1);
+        assert_eq!(gaps(&index), []);
+    }
+
+    #[test]
+    fn a_loss_that_is_told_explains_the_gap_whenever_it_comes() {
+        // In the place of the last that is lost.
+        assert_eq!(gaps(&index(&[batch(4), telling(9, 5, 9)])), [(1, 3, ""), (5, 8, "spool_full")]);
+        // With a later number.
+        assert_eq!(gaps(&index(&[batch(1), batch(4), telling(5, 2, 2)])), [(2, 2, "spool_full"), (3, 3, "")]);
+        // Before what follows it has come.
+        let early = Batch { lane: 2, ..telling(1, 1, 3) };
+        assert_eq!(gaps(&index(&[early])), [(1, 3, "spool_full")]);
+    }
+
+    #[test]
+    fn a_checkpoint_is_the_index() {
+        let index = index(&[batch(2), telling(9, 5, 7)]);
+        assert_eq!(Index::from(index.checkpoint()), index);
+    }
+
+    #[test]
+    fn an_agent_cannot_have_more_streams_or_gaps_than_are_bounded() {
+        let mut index = Index::default();
+        for number in 0..200 {
+            index.add(&Batch { boot_id: number.to_string(), ..batch(1) }, number);
+        }
+        assert_eq!(index.iter().count(), MOST_STREAMS);
+        assert!(index.iter().any(|(stream, _)| stream.boot == "199"));
+        let mut index = Index::default();
+        (1..=MOST_GAPS as u64 + 9).for_each(|number| index.add(&batch(number * 2), 1));
+        let position = index.iter().next().unwrap().1;
+        assert_eq!((position.gaps.len(), position.forgotten), (MOST_GAPS, 9));
+    }
+}

@@ -1,0 +1,211 @@
+//! Keeps events: durable before anybody hears of it, each once, readable at once, dropped by age.
+//!
+//! ```text
+//! DIR/lock                                                    one process at a time
+//! DIR/wal/000000000016-2026-11-22T19.wal                      batches as they came
+//! DIR/events/2026-11-22T19/000000000012-000000000015.parquet  columns, made of files 12 to 15 of the log
+//! ```
+//!
+//! A batch goes to the log ([`record`]), which one thread writes ([`writer`]); the agent is told when an fsync has
+//! followed it. Whether it is new is decided by the [`index`]. A file of the log that is complete becomes a Parquet file
+//! ([`seal`]), which takes its place. Readers ([`query`]) go through both.
+
+mod columns;
+pub mod index;
+mod open;
+pub mod partition;
+mod query;
+pub mod record;
+mod seal;
+mod segment;
+mod split;
+pub mod state;
+pub mod wanted;
+mod writer;
+
+use std::{
+    fs::File,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use nightjar_proto::v1::Batch;
+pub use open::OpenError;
+pub use query::{Cursor, QueryError};
+use record::Stored;
+use state::{Condition, State};
+use tokio::sync::{Semaphore, oneshot};
+use wanted::Wanted;
+pub use writer::{Outcome, StoreError};
+use writer::{Request, Writer};
+
+use crate::{hour::now, locks};
+
+/// Directory of the log.
+const WAL: &str = "wal";
+/// Directory of the Parquet files.
+const EVENTS: &str = "events";
+
+/// What the store may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Size at which a file of the log is complete.
+    pub segment_bytes: u64,
+    /// How long events are kept, by the hour of their arrival.
+    pub retention: Duration,
+    /// Free bytes on the file system below which nothing is taken any more: a Parquet file needs some while the log
+    /// that it is made of is still there.
+    pub reserve_bytes: u64,
+    /// Bytes of batches that may wait to be written.
+    pub waiting_bytes: usize,
+}
+
+/// A data directory that is open.
+pub struct Store {
+    state: Arc<State>,
+    requests: Mutex<Option<mpsc::Sender<Request>>>,
+    waiting: Arc<Semaphore>,
+    limits: Limits,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    stop: Arc<AtomicBool>,
+    _lock: File,
+}
+
+/// A batch that is on its way to the disk.
+pub struct Pending(oneshot::Receiver<Result<Outcome, StoreError>>);
+
+// === impl Limits ===
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            retention: Duration::from_hours(72),
+            reserve_bytes: 256 << 20,
+            waiting_bytes: 64 << 20,
+        }
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Opens a data directory, or makes it; what a crash has left is put in order. A disk that is full is no error: see
+    /// [`Store::condition`].
+    ///
+    /// # Errors
+    /// When another process has it, or it cannot be read.
+    pub fn open(dir: &Path, limits: Limits) -> Result<Self, OpenError> {
+        let (state, lock, next_number) = open::open(dir)?;
+        let state = Arc::new(state);
+        let mut writer = Writer::new(Arc::clone(&state), limits, next_number);
+        if let Err(error) = writer.prepare() {
+            // The first batch tries again.
+            tracing::warn!("{error}");
+        }
+        let (requests, to_write) = mpsc::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let tended = (Arc::clone(&state), Arc::clone(&stop));
+        let threads = [
+            thread::Builder::new().name("log".to_owned()).spawn(move || writer.run(&to_write)),
+            thread::Builder::new()
+                .name("seal".to_owned())
+                .spawn(move || seal::run(&tended.0, limits, &tended.1)),
+        ];
+        let threads = threads.into_iter().collect::<Result<Vec<_>, _>>().map_err(OpenError::Thread)?;
+        Ok(Self {
+            state,
+            requests: Mutex::new(Some(requests)),
+            waiting: Arc::new(Semaphore::new(limits.waiting_bytes)),
+            limits,
+            threads: Mutex::new(threads),
+            stop,
+            _lock: lock,
+        })
+    }
+
+    /// Hands over a batch. Waits as long as too much is under way: who does not read on meanwhile makes the agent wait.
+    ///
+    /// # Errors
+    /// When the store was closed.
+    pub async fn append(&self, batch: Batch) -> Result<Pending, StoreError> {
+        let bytes = batch.events.len() + 1024;
+        let permits = u32::try_from(bytes.min(self.limits.waiting_bytes)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.waiting).acquire_many_owned(permits).await;
+        let room = room.map_err(|_| StoreError::Closed)?;
+        let (reply, pending) = oneshot::channel();
+        let request = Request { stored: Stored { received: now(), batch: Some(batch) }, reply, room };
+        let requests = locks::lock(&self.requests).clone();
+        requests.ok_or(StoreError::Closed)?.send(request).map_err(|_| StoreError::Closed)?;
+        Ok(Pending(pending))
+    }
+
+    /// What is durable, and what was done.
+    #[must_use]
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Whether batches are taken.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        self.state.condition.borrow().clone()
+    }
+
+    /// Bytes of batches that wait to be written.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.limits.waiting_bytes - self.waiting.available_permits()
+    }
+
+    /// Reads from the first event on.
+    #[must_use]
+    pub fn read(&self, wanted: Wanted) -> Cursor {
+        Cursor::at_start(Arc::clone(&self.state), wanted)
+    }
+
+    /// Reads what comes from now on.
+    #[must_use]
+    pub fn follow(&self, wanted: Wanted) -> Cursor {
+        Cursor::at_end(Arc::clone(&self.state), wanted)
+    }
+
+    /// Writes what waits and closes the files.
+    pub fn close(&self) {
+        self.waiting.close();
+        drop(locks::lock(&self.requests).take());
+        self.stop.store(true, Ordering::Release);
+        for thread in locks::lock(&self.threads).drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+// === impl Pending ===
+
+impl Pending {
+    /// Comes back when the batch is durable, or is known not to be.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn outcome(self) -> Result<Outcome, StoreError> {
+        self.0.await.unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! Opens a data directory, and puts in order what a crash has left.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{Arc, RwLock},
+};
+
+use rustix::fs::{FlockOperation, flock};
+use tokio::sync::watch;
+
+use super::{
+    EVENTS, WAL,
+    index::Index,
+    partition::{self, Partition, PartitionError},
+    record::Record,
+    segment::{self, Segment},
+    state::{Catalog, Condition, Counters, State, count},
+};
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{path} is in use by another nightjar-backend; stop that, or give this one another --data", path = .0.display())]
+    InUse(PathBuf),
+    /// The file system refuses.
+    #[error("{path}: {error}; the data directory must be readable and writable for this user", path = .path.display())]
+    Io {
+        /// What could not be used.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// What is there, its lock, and the number that the next file of the log gets.
+///
+/// # Errors
+/// When another process has it, or it cannot be read.
+pub fn open(dir: &Path) -> Result<(State, File, u64), OpenError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |error| OpenError::Io { path, error }
+    };
+    for dir in [dir, &dir.join(WAL), &dir.join(EVENTS)] {
+        // Events of all hosts are for their owner alone.
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
+    }
+    segment::sync_dir(dir).map_err(failed(dir))?;
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).open(dir.join("lock"));
+    let lock = lock.map_err(failed(&dir.join("lock")))?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| OpenError::InUse(dir.to_owned()))?;
+
+    let counters = Counters::default();
+    let files = |dir: &Path| list(dir).map_err(failed(dir));
+    let logs: BTreeMap<u64, PathBuf> = files(&dir.join(WAL))?
+        .into_iter()
+        .filter_map(|path| Some((segment::name_of(&path)?.0, path)))
+        .collect();
+    let mut next_number = logs.keys().next_back().map_or(1, |number| number + 1);
+
+    let mut catalog = Catalog::default();
+    let mut index = Index::default();
+    for path in parquet_files(&dir.join(EVENTS), &files)? {
+        let Some((_, first, last)) = partition::name_of(&path) else {
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                // It never got its name: the log still has all that is in it.
+                let _stays_without_harm = fs::remove_file(&path);
+            }
+            continue;
+        };
+        next_number = next_number.max(last + 1);
+        match Partition::open(path.clone()) {
+            Ok((partition, known)) => {
+                catalog.partitions.push(Arc::new(partition));
+                index.extend(known);
+            }
+            Err(PartitionError::Io { path, error }) => return Err(OpenError::Io { path, error }),
+            Err(error) => put_aside(&path, &error, logs.range(first..=last).next().is_some(), &counters),
+        }
+    }
+    catalog.partitions.sort_by_key(|partition| partition.first);
+
+    let mut known = Known { index, checkpoint: false };
+    for (number, path) in logs {
+        let converted = |partition: &Arc<Partition>| (partition.first..=partition.last).contains(&number);
+        if catalog.partitions.iter().any(converted) {
+            let _counts_no_more = fs::remove_file(&path);
+            continue;
+        }
+        let opened = Segment::open(path.clone(), |record| known.take(record));
+        let (segment, found) = opened.map_err(failed(&path))?;
+        count(&counters.torn, found.torn);
+        count(&counters.damaged, found.damaged);
+        if found.torn + found.damaged > 0 {
+            tracing::warn!("{}: {} bytes torn, {} damaged", path.display(), found.torn, found.damaged);
+        }
+        catalog.segments.insert(number, Arc::new(segment));
+    }
+    let state = State {
+        dir: dir.to_owned(),
+        catalog: RwLock::new(catalog),
+        index: RwLock::new(known.index),
+        condition: watch::Sender::new(Condition::Ready),
+        committed: watch::Sender::new(0),
+        counters,
+    };
+    Ok((state, lock, next_number))
+}
+
+/// The index, while the log is read.
+struct Known {
+    index: Index,
+    /// The first file of the log said what was before it.
+    checkpoint: bool,
+}
+
+// === impl Known ===
+
+impl Known {
+    fn take(&mut self, record: Record) {
+        match record {
+            // Those of later files say what the files before them have said already.
+            Record::Checkpoint(checkpoint) if !self.checkpoint => {
+                self.checkpoint = true;
+                self.index.extend(checkpoint.into());
+            }
+            Record::Checkpoint(_) => {}
+            Record::Batch(stored) => {
+                if let Some(batch) = stored.batch.filter(|batch| self.index.is_new(batch)) {
+                    self.index.add(&batch, stored.received);
+                }
+            }
+        }
+    }
+}
+
+fn put_aside(path: &Path, error: &PartitionError, log_is_there: bool, counters: &Counters) {
+    count(&counters.damaged_partitions, 1);
+    if log_is_there {
+        tracing::warn!("{error}; the log still has its events, and it is made again");
+        let _made_again = fs::remove_file(path);
+    } else {
+        tracing::error!("{error}; it is put aside as .damaged, and its events are lost");
+        let _stays = fs::rename(path, path.with_extension("damaged"));
+    }
+}
+
+fn parquet_files(
+    events: &Path,
+    files: &impl Fn(&Path) -> Result<Vec<PathBuf>, OpenError>,
+) -> Result<Vec<PathBuf>, OpenError> {
+    let mut found = Vec::new();
+    for hour in files(events)?.into_iter().filter(|path| path.is_dir()) {
+        found.extend(files(&hour)?);
+    }
+    Ok(found)
+}
+
+fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}

@@ -1,0 +1,181 @@
+//! Files of the write-ahead log: `wal/000000000012-2026-11-22T19.wal`, the number and the hour in which its batches
+//! came. The first record is the index as it was when the file was begun, so that older files are not needed for it.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    index::Checkpoint,
+    record::{self, Reader, Record},
+};
+use crate::hour::Hour;
+
+/// One file of the log.
+#[derive(Debug)]
+pub struct Segment {
+    /// Files are numbered in the order of their making.
+    pub number: u64,
+    /// When its batches came.
+    pub hour: Hour,
+    path: PathBuf,
+    file: Arc<File>,
+    /// Bytes that are durable.
+    end: AtomicU64,
+    /// Nothing is written to it any more.
+    sealed: AtomicBool,
+    /// It has batches.
+    used: AtomicBool,
+}
+
+/// What was found in a file.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Bytes at the end that were not written to the end, and are cut off.
+    pub torn: u64,
+    /// Bytes between records that are none.
+    pub damaged: u64,
+}
+
+/// Makes a change of names in a directory durable.
+///
+/// # Errors
+/// When the directory cannot be opened or synchronised.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Number and hour, from the name of a file.
+#[must_use]
+pub fn name_of(path: &Path) -> Option<(u64, Hour)> {
+    let (number, hour) = path.file_name()?.to_str()?.strip_suffix(".wal")?.split_once('-')?;
+    Some((number.parse().ok()?, hour.parse().ok()?))
+}
+
+// === impl Segment ===
+
+impl Segment {
+    /// Begins a file with what is known so far. It is durable when this returns.
+    ///
+    /// # Errors
+    /// When it cannot be written; nothing is left of it then.
+    pub fn create(dir: &Path, number: u64, hour: Hour, checkpoint: Checkpoint) -> io::Result<Self> {
+        let path = dir.join(format!("{number:012}-{hour}.wal"));
+        let mut bytes = Vec::new();
+        record::encode(&Record::Checkpoint(checkpoint), &mut bytes);
+        let write = || {
+            let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+            file.write_all_at(&bytes, 0)?;
+            file.sync_all()?;
+            sync_dir(dir)?;
+            Ok(file)
+        };
+        let file = write().inspect_err(|_: &io::Error| drop(fs::remove_file(&path)))?;
+        Ok(Self {
+            number,
+            hour,
+            path,
+            file: Arc::new(file),
+            end: AtomicU64::new(bytes.len() as u64),
+            sealed: AtomicBool::new(false),
+            used: AtomicBool::new(false),
+        })
+    }
+
+    /// Opens a file that is there, hands its records to `take` and cuts off a torn tail. It is sealed.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn open(path: PathBuf, mut take: impl FnMut(Record)) -> io::Result<(Self, Found)> {
+        let (number, hour) = name_of(&path).ok_or_else(|| io::Error::other("not the name of a log file"))?;
+        let file = Arc::new(OpenOptions::new().read(true).write(true).open(&path)?);
+        let length = file.metadata()?.len();
+        let mut reader = Reader::new(Arc::clone(&file), 0);
+        let mut used = false;
+        while let Some(record) = reader.next(length)? {
+            used |= matches!(record, Record::Batch(_));
+            take(record);
+        }
+        let found = Found { torn: length - reader.whole(), damaged: reader.damaged() };
+        if found.torn > 0 {
+            // Where the disk takes no change, the end that is remembered keeps readers off the tail as well.
+            let _kept_in_mind = file.set_len(reader.whole());
+        }
+        let segment = Self {
+            number,
+            hour,
+            path,
+            file,
+            end: AtomicU64::new(reader.whole()),
+            sealed: AtomicBool::new(true),
+            used: AtomicBool::new(used),
+        };
+        Ok((segment, found))
+    }
+
+    /// Writes whole records; they are durable when this returns.
+    ///
+    /// # Errors
+    /// When they are not. The file is then cut back to what it was; it takes no more.
+    pub fn append(&self, records: &[u8]) -> io::Result<()> {
+        let end = self.end();
+        let written = self.file.write_all_at(records, end);
+        // After a failed fsync the kernel forgets which pages were not written: this file is not to be trusted with
+        // more. <https://lwn.net/Articles/752063/>
+        let result = written.and_then(|()| self.file.sync_data()).inspect_err(|_| {
+            self.seal();
+            let _readers_stop_at_the_end = self.file.set_len(end).and_then(|()| self.file.sync_all());
+        });
+        result?;
+        self.used.store(true, Ordering::Release);
+        self.end.store(end + records.len() as u64, Ordering::Release);
+        Ok(())
+    }
+
+    /// Bytes that are durable: readers go so far and no further.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// Nothing is to be written to it any more.
+    pub fn seal(&self) {
+        self.sealed.store(true, Ordering::Release);
+    }
+
+    /// Whether nothing is written to it any more.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+    }
+
+    /// Whether it has batches.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.used.load(Ordering::Acquire)
+    }
+
+    /// Reads from a record on.
+    #[must_use]
+    pub fn read(&self, at: u64) -> Reader {
+        Reader::new(Arc::clone(&self.file), at)
+    }
+
+    /// Takes it off the disk. Who reads it can go on doing so.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub fn remove(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What the parts of the store share.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::watch;
+
+use crate::locks;
+
+use super::{index::Index, partition::Partition, segment::Segment};
+
+/// Whether batches are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// They are.
+    Ready,
+    /// There is no room on the disk; they are refused until there is.
+    Full(String),
+    /// The disk cannot be written for another reason; it is tried again with each batch.
+    Failing(String),
+}
+
+/// All files that hold events. Each event is in one of them.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    /// In the order of the log files that they were made of.
+    pub partitions: Vec<Arc<Partition>>,
+    /// By number; all later than those that partitions were made of.
+    pub segments: BTreeMap<u64, Arc<Segment>>,
+}
+
+/// What the store did since it was opened.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Batches that were stored.
+    pub batches: AtomicU64,
+    /// Events in them.
+    pub events: AtomicU64,
+    /// Batches that came again.
+    pub duplicates: AtomicU64,
+    /// Batches that could not be written.
+    pub refused: AtomicU64,
+    /// Times that the disk was told to make the log durable.
+    pub syncs: AtomicU64,
+    /// Bytes that were written to the log.
+    pub bytes: AtomicU64,
+    /// Bytes at the ends of log files that a crash had torn: nothing in them had been acknowledged.
+    pub torn: AtomicU64,
+    /// Bytes in log files that had changed since they were written: they were acknowledged, and are lost.
+    pub damaged: AtomicU64,
+    /// Parquet files that could not be read, and were put aside.
+    pub damaged_partitions: AtomicU64,
+    /// Parquet files that were dropped because of their age.
+    pub dropped_partitions: AtomicU64,
+    /// Why the log could not be turned to Parquet or old partitions not be dropped, so often.
+    pub maintenance_failures: AtomicU64,
+}
+
+/// What the parts of the store share.
+#[derive(Debug)]
+pub struct State {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// Where events are.
+    pub catalog: RwLock<Catalog>,
+    /// What is durable.
+    pub index: RwLock<Index>,
+    /// Whether batches are taken.
+    pub condition: watch::Sender<Condition>,
+    /// Raised whenever there is something new to read.
+    pub committed: watch::Sender<u64>,
+    /// What was done.
+    pub counters: Counters,
+}
+
+/// Adds to a counter.
+pub fn count(counter: &AtomicU64, number: u64) {
+    counter.fetch_add(number, Ordering::Relaxed);
+}
+
+// === impl State ===
+
+impl State {
+    /// All files as they are now.
+    #[must_use]
+    pub fn catalog(&self) -> Catalog {
+        locks::read(&self.catalog).clone()
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready => formatter.write_str("ready"),
+            Self::Full(why) => write!(formatter, "full: {why}"),
+            Self::Failing(why) => write!(formatter, "failing: {why}"),
+        }
+    }
+}

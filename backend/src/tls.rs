@@ -1,0 +1,289 @@
+//! Connections from agents: TLS with a certificate of each side, or plaintext from this host alone.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        RootCertStore, ServerConfig,
+        crypto::ring::default_provider,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+        server::WebPkiClientVerifier,
+    },
+    server::TlsStream,
+};
+use tonic::transport::server::Connected;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::locks;
+
+/// How long a client may take for the handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Files with the backend's certificate, its key and the roots of agents.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// Certificate of the backend, with those between it and the root.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Roots that certificates of agents are checked against.
+    pub client_roots: PathBuf,
+}
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file is not what it should be.
+    #[error("{path}: {error}; it must be PEM and readable", path = .path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// The files do not go together.
+    #[error("certificate and key cannot be used: {0}")]
+    Config(String),
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its address.
+    pub address: Option<SocketAddr>,
+    /// Name in its certificate, which a root has signed.
+    pub name: Option<String>,
+    /// The connection is plaintext, from this host.
+    pub plaintext: bool,
+}
+
+/// One connection.
+pub struct Connection {
+    stream: Stream,
+    peer: Peer,
+    _place: OwnedSemaphorePermit,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// What connections are made of.
+pub enum Security {
+    /// Only for loopback; that is checked where the address is bound.
+    Plaintext,
+    /// Certificates on both sides.
+    Tls(Certificates),
+}
+
+/// Certificates, which are read again when the files change.
+pub struct Certificates {
+    files: Files,
+    current: Mutex<(Vec<Option<SystemTime>>, Arc<ServerConfig>)>,
+}
+
+/// Accepts connections, at most so many at once, and hands over those whose handshake is done.
+#[must_use]
+pub fn accept(
+    listener: TcpListener,
+    security: Arc<Security>,
+    most: usize,
+) -> mpsc::Receiver<io::Result<Connection>> {
+    let (ready, connections) = mpsc::channel(16);
+    let places = Arc::new(Semaphore::new(most));
+    tokio::spawn(async move {
+        // Who comes when all places are taken waits in the kernel's queue.
+        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = ready.closed() => return,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    let (security, ready) = (Arc::clone(&security), ready.clone());
+                    tokio::spawn(async move {
+                        let opened = timeout(HANDSHAKE, security.open(stream, address, place)).await;
+                        match opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                            Ok(connection) => drop(ready.send(Ok(connection)).await),
+                            Err(error) => tracing::debug!("{address}: no connection: {error}"),
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!("cannot accept connections: {error}");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    });
+    connections
+}
+
+// === impl Security ===
+
+impl Security {
+    async fn open(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        place: OwnedSemaphorePermit,
+    ) -> io::Result<Connection> {
+        stream.set_nodelay(true)?;
+        let peer = Peer { address: Some(address), name: None, plaintext: matches!(self, Self::Plaintext) };
+        let Self::Tls(certificates) = self else {
+            return Ok(Connection { stream: Stream::Plain(stream), peer, _place: place });
+        };
+        let config = certificates.config();
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let name = leaf.and_then(common_name);
+        Ok(Connection { stream: Stream::Tls(Box::new(stream)), peer: Peer { name, ..peer }, _place: place })
+    }
+}
+
+fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
+    Some(name.to_owned())
+}
+
+// === impl Certificates ===
+
+impl Certificates {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// When one cannot be used.
+    pub fn open(files: Files) -> Result<Self, TlsError> {
+        let current = Mutex::new((files.times(), files.load()?));
+        Ok(Self { files, current })
+    }
+
+    /// As the files are now. Where they cannot be used what was read before is, and that is told.
+    fn config(&self) -> Arc<ServerConfig> {
+        let mut current = locks::lock(&self.current);
+        let times = self.files.times();
+        if times != current.0 {
+            match self.files.load() {
+                Ok(config) => *current = (times, config),
+                Err(error) => tracing::warn!("the certificate of before stays in use: {error}"),
+            }
+        }
+        Arc::clone(&current.1)
+    }
+}
+
+// === impl Files ===
+
+impl Files {
+    /// Those that [`crate::ca::create`] makes.
+    #[must_use]
+    pub fn own(dir: &Path) -> Self {
+        let file = |name| dir.join(name);
+        Self { certificate: file("server.pem"), key: file("server.key"), client_roots: file("ca.pem") }
+    }
+
+    fn times(&self) -> Vec<Option<SystemTime>> {
+        let time = |path: &PathBuf| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        [&self.certificate, &self.key, &self.client_roots].into_iter().map(time).collect()
+    }
+
+    fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        let chain = certificates(&self.certificate)?;
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| wrong(&self.key, &error))?;
+        let mut roots = RootCertStore::empty();
+        for root in certificates(&self.client_roots)? {
+            roots.add(root).map_err(|error| wrong(&self.client_roots, &error))?;
+        }
+        let provider = Arc::new(default_provider());
+        // Without a certificate one can enrol, and nothing else.
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build();
+        let verifier = verifier.map_err(|error| TlsError::Config(error.to_string()))?;
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, key));
+        let mut config = config.map_err(|error| TlsError::Config(error.to_string()))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match read.map_err(|error| wrong(path, &error))? {
+        chain if chain.is_empty() => Err(wrong(path, &"there is no certificate in it")),
+        chain => Ok(chain),
+    }
+}
+
+fn wrong(path: &Path, error: &dyn std::fmt::Display) -> TlsError {
+    TlsError::File { path: path.to_owned(), error: error.to_string() }
+}
+
+// === impl Connection ===
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(context, to),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(context, to),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The backend as a process, and real clients.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which Clippy does not know as such")]
+
+mod access;
+mod client;
+mod crash;
+mod full;
+mod many;
+mod process;
