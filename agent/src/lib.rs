@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod decode;
+pub mod deliver;
 pub mod doctor;
 pub mod enrich;
 pub mod export;

@@ -1,8 +1,8 @@
 //! `cargo xtask bench`
 
 use crate::{
-    build,
-    test::NIGHTJAR_BIN,
+    build::{self, Programs},
+    test::{NIGHTJAR_BACKEND_BIN, NIGHTJAR_BIN},
     workspace::{Workspace, execute},
 };
 
@@ -12,7 +12,8 @@ use crate::{
 ///
 /// When a build or the benchmark fails.
 pub fn run(workspace: &Workspace, name: &str, args: &[String]) -> anyhow::Result<()> {
-    let program = build::build(workspace)?;
+    let Programs { agent, backend } = build::both(workspace)?;
     let bench = ["run", "--release", "--package", "nightjar-tests", "--bin", "bench", "--", name];
-    execute(workspace.cargo(bench).args(args).env(NIGHTJAR_BIN, program))
+    let mut bench = workspace.cargo(bench);
+    execute(bench.args(args).env(NIGHTJAR_BIN, agent).env(NIGHTJAR_BACKEND_BIN, backend))
 }

@@ -22,7 +22,7 @@ const FOLDERS: [&str; 4] = ["docs", "docs/man", "deploy", "deploy/completions"];
 ///
 /// When a file cannot be written, or is not what the program would write.
 pub fn run(workspace: &Workspace, check: bool) -> anyhow::Result<()> {
-    let program = build::build(workspace)?;
+    let program = build::agent(workspace)?;
     if !check {
         return write(&program, &workspace.root);
     }

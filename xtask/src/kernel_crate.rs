@@ -144,7 +144,7 @@ fn rustflags(arch: &str, remaps: &[(&Path, &str)]) -> String {
     flags.join("\x1f")
 }
 
-fn sysroot() -> Result<PathBuf, String> {
+pub fn sysroot() -> Result<PathBuf, String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(&rustc)
         .args(["--print", "sysroot"])

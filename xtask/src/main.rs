@@ -2,12 +2,14 @@
 
 mod bench;
 mod build;
+mod dist;
 mod docs;
 mod kernel_crate;
 mod lint;
 mod run;
 mod test;
 mod tools;
+mod with_backend;
 mod workspace;
 
 use std::process::ExitCode;
@@ -26,14 +28,19 @@ struct Cli {
 
 #[derive(Debug, PartialEq, Subcommand)]
 enum Command {
-    /// Build the release program and run it as root
+    /// Build the agent for release and run it as root
     Run {
+        /// Run a backend too, and an agent that reports to it
+        #[arg(long, conflicts_with = "args")]
+        with_backend: bool,
         /// Arguments of the program
         #[arg(last = true, default_value = "tail")]
         args: Vec<String>,
     },
-    /// Build the release program: target/release/nightjar
+    /// Build agent and backend for release: target/release/nightjar and nightjar-backend
     Build,
+    /// Build both statically linked, for hosts and images that have nothing else
+    Dist,
     /// Run the tests that run anywhere, then, as root, those that need a kernel
     Test {
         /// Arguments of `cargo test`: a filter, or `-- --nocapture`
@@ -48,7 +55,7 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Build the release program and run a benchmark
+    /// Build the release programs and run a benchmark
     Bench {
         /// Name of the benchmark
         name: String,
@@ -62,6 +69,7 @@ impl Command {
     /// What must be installed before the command starts.
     fn needs(&self) -> &'static [Need] {
         match self {
+            Self::Dist => tools::DIST,
             Self::Run { .. } | Self::Build | Self::Bench { .. } | Self::Docs { .. } => tools::BUILD,
             Self::Test { .. } => tools::TEST,
             Self::Lint => tools::LINT,
@@ -71,8 +79,10 @@ impl Command {
     fn run(self, workspace: &Workspace) -> anyhow::Result<()> {
         tools::ensure(workspace, self.needs())?;
         match self {
-            Self::Run { args } => run::run(workspace, &args),
-            Self::Build => build::build(workspace).map(drop),
+            Self::Run { with_backend: true, .. } => with_backend::run(workspace),
+            Self::Run { args, .. } => run::run(workspace, &args),
+            Self::Build => build::both(workspace).map(drop),
+            Self::Dist => dist::dist(workspace),
             Self::Test { args } => test::run(workspace, &args),
             Self::Lint => lint::run(workspace),
             Self::Docs { check } => docs::run(workspace, check),
@@ -104,10 +114,10 @@ mod tests {
 
     #[test]
     fn run_without_arguments_tails() {
-        assert_eq!(command("run"), Command::Run { args: vec!["tail".into()] });
+        assert_eq!(command("run"), Command::Run { with_backend: false, args: vec!["tail".into()] });
         assert_eq!(
             command("run -- doctor --json"),
-            Command::Run { args: vec!["doctor".into(), "--json".into()] }
+            Command::Run { with_backend: false, args: vec!["doctor".into(), "--json".into()] }
         );
     }
 

@@ -3,13 +3,15 @@
 use anyhow::bail;
 
 use crate::{
-    build,
+    build::{self, Programs},
     kernel_crate::PACKAGE,
     workspace::{Workspace, execute, is_ci, is_root, say},
 };
 
 /// Tells the tests and benchmarks the absolute path of the program to run.
 pub const NIGHTJAR_BIN: &str = "NIGHTJAR_BIN";
+/// Likewise of the backend.
+pub const NIGHTJAR_BACKEND_BIN: &str = "NIGHTJAR_BACKEND_BIN";
 
 const KERNEL_TESTS: &str = "nightjar-tests";
 
@@ -33,9 +35,11 @@ pub fn run(workspace: &Workspace, args: &[String]) -> anyhow::Result<()> {
 
     match kernel_tests(is_root(), is_ci()) {
         KernelTests::Run => {
-            let program = build::build(workspace)?;
+            let Programs { agent, backend } = build::both(workspace)?;
             let test = ["test", "--package", KERNEL_TESTS];
-            execute(workspace.cargo(test).args(args).env(NIGHTJAR_BIN, program))
+            execute(
+                workspace.cargo(test).args(args).env(NIGHTJAR_BIN, agent).env(NIGHTJAR_BACKEND_BIN, backend),
+            )
         }
         KernelTests::Skip => {
             say(format_args!(

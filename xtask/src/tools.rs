@@ -8,6 +8,7 @@ use std::{
 use anyhow::{anyhow, bail};
 
 use crate::{
+    dist,
     kernel_crate::{self, LINKER, Tool},
     workspace::{Workspace, execute, is_root, on_path, say},
 };
@@ -63,8 +64,26 @@ const DOCKERD: Need = Need {
     optional: true,
 };
 
+const MUSL_TARGET: Need = Need {
+    what: dist::TARGET,
+    why: "a program that needs nothing of its host is linked with it",
+    check: |_| check_target(dist::TARGET),
+    install: Install::Target(dist::TARGET),
+    optional: false,
+};
+
+const MUSL_GCC: Need = Need {
+    what: "musl-gcc",
+    why: "compression and cryptography have parts in C",
+    check: |_| on_path("musl-gcc").map(drop).ok_or_else(|| "musl-gcc is not on PATH".into()),
+    install: Install::Debian(&["musl-tools"]),
+    optional: false,
+};
+
 /// What building the agent needs.
 pub const BUILD: &[Need] = &[RUST_SRC, BPF_LINKER];
+/// What the statically linked programs need.
+pub const DIST: &[Need] = &[RUST_SRC, BPF_LINKER, MUSL_TARGET, MUSL_GCC];
 /// What every test needs.
 pub const TEST: &[Need] = &[RUST_SRC, BPF_LINKER, DOCKERD];
 /// What every check needs.
@@ -86,6 +105,8 @@ pub struct Need {
 enum Install {
     /// A rustup component of the pinned toolchain.
     Component(&'static str),
+    /// The standard library of another target, for the pinned toolchain.
+    Target(&'static str),
     /// A crate, built into the workspace's own tool directory.
     Crate(Tool),
     /// Packages of Debian and its kin.
@@ -149,6 +170,11 @@ impl Install {
                 rustup.args(["component", "add", "--toolchain", toolchain(), name]);
                 vec![rustup]
             }
+            Self::Target(name) => {
+                let mut rustup = Command::new("rustup");
+                rustup.args(["target", "add", "--toolchain", toolchain(), name]);
+                vec![rustup]
+            }
             Self::Crate(tool) => {
                 let root = Tool::root(workspace);
                 let mut cargo = Command::new("cargo");
@@ -180,11 +206,24 @@ impl Install {
             Self::Component(name) => {
                 format!("install {name} of Rust {} with rustup or your distribution", toolchain())
             }
+            Self::Target(name) => {
+                format!("install the standard library of Rust {} for {name} with rustup", toolchain())
+            }
             Self::Crate(tool) => {
                 format!("cargo says why above; {} {} anywhere on PATH will do too", tool.name, tool.version)
             }
             Self::Debian(packages) => format!("to install it: apt-get install {}", packages.join(" ")),
         }
+    }
+}
+
+/// Whether programs for another target can be built.
+fn check_target(name: &str) -> Result<(), String> {
+    let library = kernel_crate::sysroot()?.join("lib/rustlib").join(name).join("lib");
+    if library.is_dir() {
+        Ok(())
+    } else {
+        Err(format!("the library of {name} is missing (no {})", library.display()))
     }
 }
 

@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context, bail};
 
+use crate::build::Programs;
+
 /// The checkout that `cargo xtask` was called in.
 pub struct Workspace {
     /// The directory of the root manifest.
@@ -31,9 +33,10 @@ impl Workspace {
         Ok(Self { root, target_dir })
     }
 
-    /// The agent that [`crate::build::build`] leaves.
-    pub fn program(&self) -> PathBuf {
-        self.target_dir.join("release/nightjar")
+    /// The programs that [`crate::build`] leaves.
+    pub fn programs(&self) -> Programs {
+        let release = self.target_dir.join("release");
+        Programs { agent: release.join("nightjar"), backend: release.join("nightjar-backend") }
     }
 
     /// `cargo ARGS` in this workspace.
@@ -114,6 +117,6 @@ mod tests {
                 .get_envs()
                 .any(|env| env == (OsStr::new("CARGO_TARGET_DIR"), Some(OsStr::new("/elsewhere"))))
         );
-        assert_eq!(workspace.program(), Path::new("/elsewhere/release/nightjar"));
+        assert_eq!(workspace.programs().agent, Path::new("/elsewhere/release/nightjar"));
     }
 }

@@ -61,7 +61,7 @@ impl Target {
         if self.is_named() {
             return Ok(self.clone());
         }
-        let configured = match settings::load(file, &[]) {
+        let configured = match settings::load(file, &[], None) {
             Ok(loaded) => loaded.config.socket_path(),
             Err(error) if file.is_some() => return Err(error.into()),
             Err(_) => return Ok(self.clone()),

@@ -34,7 +34,7 @@ pub(super) enum Command {
 pub(super) fn configuration(global: &Global, command: &Command) -> Result<ExitCode> {
     match command {
         Command::Check { file } => {
-            let loaded = settings::load(file.as_ref().or(global.config.as_ref()), &[])?;
+            let loaded = settings::load(file.as_ref().or(global.config.as_ref()), &[], None)?;
             settings::asked(&loaded.config)?;
             let files: Vec<_> = loaded.files.iter().map(|file| file.display().to_string()).collect();
             print(&if files.is_empty() {
@@ -44,7 +44,7 @@ pub(super) fn configuration(global: &Global, command: &Command) -> Result<ExitCo
             })?;
         }
         Command::Show { json } => {
-            print(&config::show(&settings::load(global.config.as_ref(), &[])?, *json))?;
+            print(&config::show(&settings::load(global.config.as_ref(), &[], None)?, *json))?;
         }
         Command::Schema => print(&format!("{:#}\n", config::schema()))?,
         Command::Example => print(&config::example())?,

@@ -123,7 +123,7 @@ fn title() -> String {
 
 /// As an agent would start with it.
 fn configuration(global: &Global) -> Result<Config> {
-    let config = settings::load(global.config.as_ref(), &[])?.config;
+    let config = settings::load(global.config.as_ref(), &[], None)?.config;
     settings::asked(&config)?;
     Ok(config)
 }

@@ -3,8 +3,10 @@
 mod client;
 mod configuration;
 mod doctor;
+mod enrol;
 mod generate;
 mod logging;
+mod remote;
 mod run;
 mod sensors;
 mod settings;
@@ -62,6 +64,8 @@ enum Command {
     Status(status::Arguments),
     /// Say what this host allows, and prove it by real events
     Doctor(doctor::Arguments),
+    /// Make this host known to a backend
+    Enrol(enrol::Arguments),
     /// Check, show or document the configuration
     #[command(subcommand)]
     Config(configuration::Command),
@@ -119,6 +123,7 @@ impl Cli {
             Command::Run(arguments) => run::run(global, arguments)?,
             Command::Tail(arguments) => tail::tail(global, arguments)?,
             Command::Status(arguments) => return status::status(global, arguments),
+            Command::Enrol(arguments) => enrol::run(global, arguments)?,
             Command::Doctor(arguments) => return doctor::doctor(global, arguments),
             Command::Config(command) => return configuration::configuration(global, command),
             Command::Schema(what) => what.print()?,

@@ -1,7 +1,7 @@
 //! `nightjar run`
 
 use std::{
-    io,
+    fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -9,11 +9,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use nightjar_proto::v1;
+use nightjar_proto::v1::{self, ConfigurationAnswer, ConfigurationUpdate, configuration_answer::Outcome};
 use nightjar_show::Json;
 use serde_json::json;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::{error, info, warn};
@@ -22,11 +23,17 @@ use super::{
     Global, Period,
     logging::{self, Log},
     note,
+    remote::Remote,
     sensors::{self, tell_missing_privileges},
     settings::{self, Overrides, STDOUT, flag},
 };
 use crate::{
     config::{self, Config, Flag, Loaded as Configuration},
+    deliver::{
+        Delivery, Link,
+        control::{Control, Order},
+        delivery::Linked,
+    },
     export::JsonFile,
     kernel,
     pipeline::Kinds,
@@ -58,6 +65,14 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME")]
     instance: Option<String>,
 
+    /// Deliver events to this backend: https://HOST:PORT
+    #[arg(long, value_name = "URL")]
+    backend: Option<String>,
+
+    /// Directory of what is kept from one start to the next: spool, identity
+    #[arg(long, value_name = "DIRECTORY")]
+    state: Option<PathBuf>,
+
     /// Socket to answer tail and status on
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -78,6 +93,12 @@ impl Arguments {
         if let Some(instance) = &self.instance {
             flags.push(flag("--instance", "instance", json!(instance)));
         }
+        if let Some(backend) = &self.backend {
+            flags.push(flag("--backend", "backend.address", json!(backend)));
+        }
+        if let Some(state) = &self.state {
+            flags.push(flag("--state", "state", json!(state)));
+        }
         if let Some(socket) = &self.socket {
             flags.push(flag("--socket", "socket.path", json!(socket)));
         }
@@ -87,11 +108,24 @@ impl Arguments {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<()> {
     let flags = arguments.flags();
-    let configuration = settings::load(global.config.as_ref(), &flags)?;
+    let mut configuration = settings::load(global.config.as_ref(), &flags, None)?;
+    let log = logging::start(global.verbose, &configuration.config);
+    let mut remote = Remote::open(&configuration.config);
+    if let Some(file) = remote.file() {
+        match settings::load(global.config.as_ref(), &flags, Some(file)) {
+            Ok(steered) => configuration = steered,
+            Err(refused) => {
+                warn!("what came from the backend is left out, as this agent cannot use it:\n{refused:#}");
+                remote.leave_out();
+            }
+        }
+    }
     let config = &configuration.config;
-    let log = logging::start(global.verbose, config);
-    if config.json.file.is_none() && !config.socket.enabled {
-        bail!("nobody would get the events: give --json FILE or set json.file, or enable the socket");
+    if !gets_out(config) {
+        bail!(
+            "nobody would get the events: give --json FILE or set json.file, set backend.address, or enable the \
+             socket"
+        );
     }
     let notifier = Notifier::from_environment();
     let _lock = Lock::take(Path::new(RUN_FOLDER), &config.instance)?;
@@ -105,27 +139,40 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<()> {
     tell_missing_privileges()?;
     let loaded = sensors::load(config)?;
     // With the rights that will rotate it.
-    let destinations = open(config)?;
+    let (destinations, link) = open(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let duration = arguments.duration.map(Period::duration);
-    let setup = Setup { config_file: global.config.clone(), flags, configuration, log, notifier };
+    let setup = Setup { config_file: global.config.clone(), flags, configuration, remote, log, notifier };
     let report = runtime.block_on(async move {
-        let agent = Box::pin(Agent::start(setup, loaded, destinations, socket)).await?;
+        let agent = Box::pin(Agent::start(setup, loaded, destinations, socket, link)).await?;
         agent.run(duration.unwrap_or(FOREVER)).await
     })?;
     report.tell();
     Ok(())
 }
 
-/// Outputs as the configuration has them.
-fn open(config: &Config) -> Result<Destinations> {
+/// Whether there is any way for an event to somebody.
+fn gets_out(config: &Config) -> bool {
+    config.json.file.is_some() || config.socket.enabled || config.backend.address.is_some()
+}
+
+/// Outputs as the configuration has them, and the way to the backend.
+fn open(config: &Config) -> Result<(Destinations, Option<Link>)> {
     let mut to = Destinations { history: settings::history(config), ..Destinations::default() };
     match &config.json.file {
         None => {}
         Some(path) if path == Path::new(STDOUT) => to.stream = Some(Box::new(Json::new(io::stdout()))),
         Some(path) => to.file = Some(open_file(path, config)?),
     }
-    Ok(to)
+    let link = match settings::delivery(config)? {
+        None => None,
+        Some(options) => {
+            let (delivery, link) = Delivery::open(options)?;
+            to.delivery = Some((delivery, link.complete_until));
+            Some(link)
+        }
+    };
+    Ok((to, link))
 }
 
 fn open_file(path: &Path, config: &Config) -> Result<JsonFile> {
@@ -149,6 +196,8 @@ struct Setup {
     config_file: Option<PathBuf>,
     flags: Vec<Flag>,
     configuration: Configuration,
+    /// What the backend set of it.
+    remote: Remote,
     log: Log,
     notifier: Notifier,
 }
@@ -162,6 +211,12 @@ struct Agent {
     answers: Answers,
     _socket: Option<Serving>,
     metrics: Option<Serving>,
+    /// To the backend.
+    link: Option<Linked>,
+    /// From the backend.
+    orders: mpsc::Receiver<Order>,
+    /// Version of the configuration that came from the backend.
+    version: watch::Sender<String>,
     /// The last attempt to read the configuration again failed.
     refused: bool,
 }
@@ -191,6 +246,7 @@ impl Agent {
         mut loaded: Loaded,
         destinations: Destinations,
         socket: Option<Socket>,
+        link: Option<Link>,
     ) -> Result<Self> {
         let config = &setup.configuration.config;
         if settings::carries_log(config) {
@@ -203,7 +259,7 @@ impl Agent {
             env!("CARGO_PKG_VERSION").clone_into(&mut status.version);
             status.instance.clone_from(&config.instance);
             status.pid = std::process::id();
-            status.host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            status.host = settings::host();
             status.started = Some(SystemTime::now().into());
             status.configuration = Some(v1::Configuration {
                 files: files(&setup.configuration),
@@ -218,7 +274,34 @@ impl Agent {
             None => None,
         };
         let started = config.clone();
-        Ok(Self { setup, started, watch, answers, _socket: socket, metrics, refused: false })
+        let (version, of_control) = watch::channel(setup.remote.version().to_owned());
+        let (to_agent, orders) = mpsc::channel(1);
+        let link = match link {
+            None => None,
+            Some(link) => {
+                let control = Control {
+                    hello: hello(&link.agent_id),
+                    answers: answers.clone(),
+                    orders: config.backend.configure.then_some(to_agent),
+                    may_tail: config.backend.tail,
+                    version: of_control,
+                };
+                let connection = link.channel();
+                Some(link.start(control.run(connection))?)
+            }
+        };
+        Ok(Self {
+            setup,
+            started,
+            watch,
+            answers,
+            _socket: socket,
+            metrics,
+            orders,
+            version,
+            link,
+            refused: false,
+        })
     }
 
     async fn run(mut self, duration: Duration) -> Result<crate::watch::Report> {
@@ -234,16 +317,19 @@ impl Agent {
                 _ = signals.interrupt.recv() => break Patience::WhileItMoves,
                 _ = signals.terminate.recv() => break Patience::Seconds,
                 _ = signals.hangup.recv() => self.reload().await,
+                Some(order) = self.orders.recv() => self.obey(order).await,
                 () = watchdog.due() => watchdog.ping(&self.setup.notifier, self.answers.handle.progress()),
             }
         };
-        let Self { setup, watch, answers, _socket, .. } = self;
+        let Self { setup, watch, answers, _socket, link, .. } = self;
         setup.notifier.stopping("handing over what is under way");
         note("stopping: detaching sensors, handing over what is under way");
         tokio::select! {
             report = async {
                 let report = watch.stop(patience).await;
                 answers.farewell().await;
+                // What it waits for happens on another thread.
+                drop(link);
                 report
             } => report,
             _ = signals.interrupt.recv() => bail!("interrupted twice: what was under way is lost"),
@@ -253,23 +339,13 @@ impl Agent {
     /// Reads the configuration again. What is wrong with it is told, and the agent goes on as before.
     async fn reload(&mut self) {
         self.setup.notifier.reloading();
-        match self.try_reload().await {
-            Ok(pending) => {
-                info!("the configuration was read again");
-                self.refused = false;
-                for setting in &pending {
-                    warn!("{setting} counts from the next start on");
-                }
-                let files = files(&self.setup.configuration);
-                self.answers.about.update(|status| {
-                    let configuration = status.configuration.get_or_insert_default();
-                    configuration.files = files;
-                    configuration.loaded = Some(SystemTime::now().into());
-                    configuration.reloads += 1;
-                    configuration.refused.clear();
-                    configuration.pending = pending;
-                });
-            }
+        let read = self.read(self.setup.remote.file()).map_err(Into::into);
+        let applied = match read {
+            Ok(new) => self.apply(new).await,
+            Err(refused) => Err(refused),
+        };
+        match applied {
+            Ok(pending) => self.applied(pending),
             Err(refused) => {
                 self.refused = true;
                 error!(
@@ -283,9 +359,69 @@ impl Agent {
         self.setup.notifier.ready(&self.line());
     }
 
-    /// Does as the files say now; gives what has to wait for the next start. Whatever can fail comes first.
-    async fn try_reload(&mut self) -> Result<Vec<String>> {
-        let mut new = settings::load(self.setup.config_file.as_ref(), &self.setup.flags)?;
+    /// The configuration as the files have it now, with that from the backend.
+    fn read(&self, remote: Option<&Path>) -> Result<Configuration, config::Errors> {
+        settings::load(self.setup.config_file.as_ref(), &self.setup.flags, remote)
+    }
+
+    /// Tells that a new configuration is in force.
+    fn applied(&mut self, pending: Vec<String>) {
+        info!("the configuration was read again");
+        self.refused = false;
+        for setting in &pending {
+            warn!("{setting} counts from the next start on");
+        }
+        let files = files(&self.setup.configuration);
+        let version = self.setup.remote.version().to_owned();
+        self.answers.about.update(|status| {
+            let configuration = status.configuration.get_or_insert_default();
+            configuration.files = files;
+            configuration.loaded = Some(SystemTime::now().into());
+            configuration.reloads += 1;
+            configuration.refused.clear();
+            configuration.pending = pending;
+            configuration.backend_version = version;
+        });
+    }
+
+    /// Does as the backend says, or tells why not.
+    async fn obey(&mut self, order: Order) {
+        self.setup.notifier.reloading();
+        let Order { update: ConfigurationUpdate { version, configuration_yaml, .. }, reply } = order;
+        let answer = |outcome: Outcome, reason: String, pending| ConfigurationAnswer {
+            version: version.clone(),
+            outcome: outcome.into(),
+            reason,
+            pending,
+        };
+        let staged = self.setup.remote.stage(&version, &configuration_yaml).and_then(|staged| {
+            let new = self.read(staged.path())?;
+            Ok((staged, new))
+        });
+        let answer = match staged {
+            Err(refused) => answer(Outcome::Refused, format!("{refused:#}"), Vec::new()),
+            Ok((staged, new)) => match self.apply(new).await {
+                Err(failed) => answer(Outcome::RolledBack, format!("{failed:#}"), Vec::new()),
+                Ok(pending) => {
+                    let kept = self.setup.remote.keep(&staged);
+                    self.applied(pending.clone());
+                    let reason =
+                        kept.err().map(|error| format!("it is not kept for the next start: {error}"));
+                    answer(Outcome::Applied, reason.unwrap_or_default(), pending)
+                }
+            },
+        };
+        if !answer.reason.is_empty() {
+            warn!("configuration {version} from the backend: {}", answer.reason);
+        }
+        self.version.send_replace(self.setup.remote.version().to_owned());
+        self.setup.notifier.ready(&self.line());
+        // The backend asks again when it finds out that it has no answer.
+        let _gone = reply.send(answer);
+    }
+
+    /// Does as a configuration says; gives what has to wait for the next start. Whatever can fail comes first.
+    async fn apply(&mut self, mut new: Configuration) -> Result<Vec<String>> {
         let old = self.setup.configuration.config.clone();
         let old = &old;
         let mut pending = config::needs_restart(&self.started, &new.config);
@@ -295,8 +431,12 @@ impl Agent {
             new.config.json.file.clone_from(&old.json.file);
         }
         let config = &new.config;
-        if config.json.file.is_none() && !old.socket.enabled {
-            bail!("nobody would get the events: json.file is taken away, and there is no socket");
+        if config.json.file.is_none()
+            && !gets_out(&Config { json: config.json.clone(), ..self.started.clone() })
+        {
+            bail!(
+                "nobody would get the events: json.file is taken away, and there is neither socket nor backend"
+            );
         }
         let asked = settings::asked(config)?;
         let file = match &config.json.file {
@@ -362,6 +502,19 @@ impl Agent {
         } else {
             file
         }
+    }
+}
+
+/// Who the agent is, for the backend.
+fn hello(agent_id: &str) -> v1::ControlHello {
+    v1::ControlHello {
+        agent_id: agent_id.to_owned(),
+        boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: settings::host(),
+        schema: 1,
+        oldest_schema: 1,
+        configuration_version: String::new(),
     }
 }
 

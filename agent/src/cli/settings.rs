@@ -1,6 +1,9 @@
 //! From the configuration to what the parts of the agent take.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -8,7 +11,8 @@ use serde_json::{Value, json};
 use wildmatch::WildMatch;
 
 use crate::{
-    config::{self, Compress, Config, Flag, Level, Loaded, Location, OneOrMany, Rule, Size},
+    config::{self, Backend, Compress, Config, Flag, Level, Loaded, Location, OneOrMany, Rule, Size},
+    deliver::{self, connect::Target},
     export::file::{Compression, Rotation},
     files::{self, policy::Policies},
     kernel, network,
@@ -60,9 +64,13 @@ pub(super) fn flag(name: &str, setting: &str, value: Value) -> Flag {
 }
 
 /// Reads the configuration.
-pub(super) fn load(file: Option<&PathBuf>, flags: &[Flag]) -> Result<Loaded, config::Errors> {
+pub(super) fn load(
+    file: Option<&PathBuf>,
+    flags: &[Flag],
+    remote: Option<&Path>,
+) -> Result<Loaded, config::Errors> {
     let at = file.map_or(Location::Default, |file| Location::Named(file.clone()));
-    config::load(&at, &known_kinds(), flags)
+    config::load(&at, &known_kinds(), flags, remote)
 }
 
 /// What is asked of a pipeline.
@@ -221,4 +229,34 @@ impl Overrides {
 /// Whether the kernel programs may say something.
 pub(super) fn carries_log(config: &Config) -> bool {
     config.kernel.log != Level::Off
+}
+
+/// Name of the host, as in events.
+pub(super) fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The backend, and the way there; none where nothing is delivered.
+pub(super) fn target(config: &Config) -> Result<Option<Target>> {
+    let Backend { address, server_name, proxy, plaintext, .. } = &config.backend;
+    let Some(address) = address else { return Ok(None) };
+    let target = Target::parse(address, server_name.as_deref(), proxy.as_deref(), *plaintext);
+    target.map(Some).context("backend.address")
+}
+
+/// How events are delivered; none where they are not.
+pub(super) fn delivery(config: &Config) -> Result<Option<deliver::Options>> {
+    let Some(target) = target(config)? else { return Ok(None) };
+    let host = host();
+    Ok(Some(deliver::Options {
+        target,
+        state: config.state_directory(),
+        limits: deliver::spool::Limits {
+            bytes: config.backend.spool_size.bytes(),
+            sync_every: config.backend.sync.duration(),
+        },
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        plaintext_name: format!("{host}-{}", config.instance),
+        host,
+    }))
 }

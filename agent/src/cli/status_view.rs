@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use nightjar_proto::v1::{Configuration, Drops, Flow, Losses, OutputStatus, Resources, Status};
+use nightjar_proto::v1::{Configuration, Delivery, Drops, Flow, Losses, OutputStatus, Resources, Status};
 use prost_types::Timestamp;
 
 use nightjar_show::compact::{Style, shown};
@@ -34,6 +34,9 @@ pub fn health(status: &Status) -> Health {
             count(identity.right)
         ));
     }
+    if let Some(delivery) = &status.delivery {
+        wrong.extend(wrong_with(delivery));
+    }
     for output in status.outputs.iter().filter(|output| !output.failing.is_empty()) {
         let since = output.failing_since.map(|since| format!(" for {}", clock.since(since)));
         wrong.push(format!(
@@ -60,6 +63,25 @@ pub fn health(status: &Status) -> Health {
     if wrong.is_empty() { Health::Good } else { Health::Degraded(wrong) }
 }
 
+/// What is not as it should be with the way to the backend. That it is away for a moment is usual.
+fn wrong_with(delivery: &Delivery) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if !delivery.error.is_empty() && delivery.state != "connected" {
+        wrong.push(format!(
+            "the backend does not take events, {} of which wait: {}",
+            count(delivery.waiting),
+            shown(&delivery.error)
+        ));
+    }
+    if !delivery.spool_error.is_empty() {
+        wrong.push(format!("the spool takes nothing: {}", shown(&delivery.spool_error)));
+    }
+    if let Some(reasons) = by_reason(&delivery.lost) {
+        wrong.push(format!("the backend will not have all events: {reasons}"));
+    }
+    wrong
+}
+
 /// The page, each line with its end.
 #[must_use]
 pub fn render(status: &Status, style: Style) -> String {
@@ -81,6 +103,9 @@ pub fn render(status: &Status, style: Style) -> String {
         self::losses(&mut page, losses, clock);
     }
     outputs(&mut page, &status.outputs, clock);
+    if let Some(delivery) = &status.delivery {
+        self::delivery(&mut page, delivery, clock);
+    }
     sensors(&mut page, status);
     hooks(&mut page, status);
     identities(&mut page, status);
@@ -204,6 +229,41 @@ fn outputs(page: &mut Page, outputs: &[OutputStatus], clock: Clock) {
             page.wrapped("  ", &format!("{} lost: {reasons}", shown(&output.name)), Colour::Red);
         }
     }
+}
+
+fn delivery(page: &mut Page, delivery: &Delivery, clock: Clock) {
+    page.section("delivery");
+    let since = delivery.since.map(|since| format!(" for {}", clock.since(since))).unwrap_or_default();
+    let name = if delivery.agent_id.is_empty() {
+        String::new()
+    } else {
+        format!(", as {}", shown(&delivery.agent_id))
+    };
+    page.fact(&format!("{} to {}{since}{name}", shown(&delivery.state), shown(&delivery.backend)));
+    let oldest = delivery.oldest.filter(|_| delivery.waiting > 0);
+    let oldest = oldest.map(|oldest| format!("oldest {}", clock.ago_at(oldest))).unwrap_or_default();
+    let spool = format!("spool {} of {}", bytes(delivery.spool_bytes), bytes(delivery.spool_bytes_bound));
+    let rows = [
+        vec![left("acknowledged"), right(count(delivery.acknowledged)), left(&round_trip(delivery))],
+        vec![left("waiting"), right(count(delivery.waiting)), left(&oldest)],
+        vec![left("sent"), right(bytes(delivery.sent_bytes)), left(&spool)],
+    ];
+    page.table(&rows);
+    for (word, what) in [("connection", &delivery.error), ("spool", &delivery.spool_error)] {
+        if !what.is_empty() {
+            page.wrapped("  ", &format!("{word}: {}", shown(what)), Colour::Red);
+        }
+    }
+    if let Some(reasons) = by_reason(&delivery.lost) {
+        page.wrapped("  ", &format!("lost: {reasons}"), Colour::Red);
+    }
+}
+
+fn round_trip(delivery: &Delivery) -> String {
+    if delivery.round_trip_ns == 0 {
+        return String::new();
+    }
+    format!("the last after {}", duration(delivery.round_trip_ns))
 }
 
 fn sensors(page: &mut Page, status: &Status) {
@@ -356,6 +416,9 @@ fn configuration(page: &mut Page, configuration: &Configuration, clock: Clock) {
     }
     if !configuration.refused.is_empty() {
         page.wrapped("  ", &format!("refused: {}", shown(&configuration.refused)), Colour::Red);
+    }
+    if !configuration.backend_version.is_empty() {
+        page.fact(&format!("version {} from the backend", shown(&configuration.backend_version)));
     }
     if !configuration.pending.is_empty() {
         let settings: Vec<String> = configuration.pending.iter().map(|setting| shown(setting)).collect();

@@ -188,7 +188,7 @@ fn alone(
     if !arguments.kind.is_empty() {
         flags.push(flag("--kind", "kinds", json!(arguments.kind)));
     }
-    let configuration = settings::load(global.config.as_ref(), &flags)?;
+    let configuration = settings::load(global.config.as_ref(), &flags, None)?;
     let config = &configuration.config;
     logging::start(global.verbose, config);
     note("loading sensors …");

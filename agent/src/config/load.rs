@@ -26,12 +26,16 @@ use super::{
     shape::{Host, fits_everything},
     yaml::{self, Data, Node, Position},
 };
+use crate::deliver::connect::Target;
 
 /// Where the configuration is, unless somebody says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/nightjar/nightjar.yaml";
 
-/// The most bytes of a file.
-const LARGEST_FILE: u64 = 1 << 20;
+/// The most bytes of a file, also of one that the backend sends.
+pub const LARGEST_FILE: u64 = 1 << 20;
+
+/// What the backend may set; the rest is up to the host.
+const REMOTE: [&str; 7] = ["kinds", "filters", "environment", "redact", "files", "network", "history"];
 
 /// Where the configuration is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,27 +92,42 @@ pub enum Origin {
 
 /// Reads, merges and checks the configuration.
 ///
-/// `known_kinds` are those that the agent can record, such as `process.exec`.
+/// `known_kinds` are those that the agent can record, such as `process.exec`. `remote` is a file with what came from the
+/// backend: it counts above the host's files, and may set less than these.
 ///
 /// # Errors
 /// All that is wrong with files and flags, not just the first.
-pub fn load(at: &Location, known_kinds: &[&str], flags: &[Flag]) -> Result<Loaded, Errors> {
+pub fn load(
+    at: &Location,
+    known_kinds: &[&str],
+    flags: &[Flag],
+    remote: Option<&Path>,
+) -> Result<Loaded, Errors> {
     let host = Host {
         known_kinds: known_kinds.iter().map(|&kind| kind.to_owned()).collect(),
         group_file: "/etc/group".into(),
         is_root: rustix::process::geteuid().is_root(),
     };
     match at {
-        Location::Default => load_from(Path::new(DEFAULT_FILE), false, host, flags),
-        Location::Named(path) => load_from(path, true, host, flags),
+        Location::Default => load_from(Path::new(DEFAULT_FILE), false, host, flags, remote),
+        Location::Named(path) => load_from(path, true, host, flags, remote),
     }
 }
 
-fn load_from(main: &Path, must_exist: bool, host: Host, flags: &[Flag]) -> Result<Loaded, Errors> {
+fn load_from(
+    main: &Path,
+    must_exist: bool,
+    host: Host,
+    flags: &[Flag],
+    remote: Option<&Path>,
+) -> Result<Loaded, Errors> {
     let mut loader = Loader::new(host);
-    loader.file(main, must_exist);
+    loader.file(main, must_exist, None);
     for path in loader.drop_ins(main) {
-        loader.file(&path, true);
+        loader.file(&path, true, None);
+    }
+    if let Some(path) = remote {
+        loader.file(path, true, Some(&REMOTE));
     }
     for flag in flags {
         loader.flag(flag);
@@ -119,7 +138,7 @@ fn load_from(main: &Path, must_exist: bool, host: Host, flags: &[Flag]) -> Resul
 /// What would be said of a file with this text.
 pub(super) fn load_text(path: &Path, text: &str, host: Host) -> Result<Loaded, Errors> {
     let mut loader = Loader::new(host);
-    loader.text(path, text);
+    loader.text(path, text, None);
     loader.finish()
 }
 
@@ -184,9 +203,10 @@ impl Loader {
         }
     }
 
-    fn file(&mut self, path: &Path, must_exist: bool) {
+    /// `allowed`: settings and sections that it may have; others are a mistake. `None`: all.
+    fn file(&mut self, path: &Path, must_exist: bool, allowed: Option<&[&str]>) {
         match read(path, &self.host) {
-            Ok(text) => self.text(path, &text),
+            Ok(text) => self.text(path, &text, allowed),
             Err(Unread::Missing) if !must_exist => {}
             Err(unread) => {
                 self.incomplete = true;
@@ -209,11 +229,14 @@ impl Loader {
         }
     }
 
-    fn text(&mut self, path: &Path, text: &str) {
+    fn text(&mut self, path: &Path, text: &str, allowed: Option<&[&str]>) {
         self.files.push(path.to_owned());
         self.lines.insert(path.to_owned(), text.lines().map(str::to_owned).collect());
         match yaml::parse(text) {
-            Ok(Some(root)) => self.layer(Layer::of_file(path, &root)),
+            Ok(Some(root)) => {
+                self.refuse_others(path, &root, allowed);
+                self.layer(Layer::of_file(path, &root));
+            }
             Ok(None) => {}
             Err(faults) => {
                 self.incomplete = true;
@@ -227,10 +250,26 @@ impl Loader {
         }
     }
 
+    /// Says of each setting of a file that it may not have it.
+    fn refuse_others(&mut self, path: &Path, root: &Node, allowed: Option<&[&str]>) {
+        let (Some(allowed), Data::Map(entries)) = (allowed, &root.data) else { return };
+        let lines = &self.lines[path];
+        // Words that are no setting at all are told as such by the check of the layer.
+        let known = |name: &str| !self.checker.schema["properties"][name].is_null();
+        let others =
+            entries.iter().filter(|entry| !allowed.contains(&entry.key.as_str()) && known(&entry.key));
+        let problems = others.map(|entry| {
+            let message =
+                format!("this is up to the host's own files; the backend may set {}", allowed.join(", "));
+            Problem::new(Place::Line(path.to_owned(), entry.key_at), &entry.key, message).with_line_of(lines)
+        });
+        self.problems.extend(problems.collect::<Vec<_>>());
+    }
+
     fn flag(&mut self, flag: &Flag) {
         let pointer = pointer_of(&flag.setting);
         let check = &shape_at(&self.checker.schema, &pointer)["x-check"];
-        let is_path = ["json-file", "socket-path"].iter().any(|path| check == path);
+        let is_path = ["json-file", "socket-path", "directory"].iter().any(|path| check == path);
         let relative = flag.value.as_str().filter(|path| is_path && *path != "-" && !path.starts_with('/'));
         let absolute = relative.and_then(|path| std::path::absolute(path).ok());
         let absolute = absolute.as_deref().and_then(Path::to_str).map(Value::from);
@@ -497,6 +536,15 @@ const CONTRADICTIONS: &[Contradiction] = &[
         },
     },
     Contradiction {
+        settings: &["backend.address", "backend.plaintext", "backend.server_name", "backend.proxy"],
+        fault: |Config { backend, .. }, _| {
+            let address = backend.address.as_deref()?;
+            let (name, proxy) = (backend.server_name.as_deref(), backend.proxy.as_deref());
+            let error = Target::parse(address, name, proxy, backend.plaintext).err()?;
+            Some((String::new(), error.to_string()))
+        },
+    },
+    Contradiction {
         settings: &["tables.ended_processes", "tables.processes"],
         fault: |Config { tables, .. }, _| {
             whole(tables.ended_processes > tables.processes, || {
@@ -640,11 +688,11 @@ mod tests {
         }
 
         fn load(&self) -> Result<Loaded, Errors> {
-            load_from(&self.main(), true, host(), &[])
+            load_from(&self.main(), true, host(), &[], None)
         }
 
         fn load_as_root(&self) -> Result<Loaded, Errors> {
-            load_from(&self.main(), true, Host { is_root: true, ..host() }, &[])
+            load_from(&self.main(), true, Host { is_root: true, ..host() }, &[], None)
         }
 
         /// What is said, without the folder.
@@ -663,16 +711,43 @@ mod tests {
     }
 
     #[test]
+    fn the_backend_sets_what_it_may_and_counts_above_the_files() {
+        let folder = Folder::new()
+            .with("nightjar.yaml", "kinds: [process.exec]\nlog: error\n")
+            .with("remote.yaml", "kinds: [process.exit]\nhistory: 1MiB\n");
+        let remote = folder.0.path().join("remote.yaml");
+        let flags = [flag("history", "3MiB", "--history")];
+        let loaded = load_from(&folder.main(), true, host(), &flags, Some(&remote)).unwrap();
+        assert_eq!((loaded.config.kinds, loaded.config.log), (vec!["process.exit".to_owned()], Level::Error));
+        assert_eq!(loaded.config.history.to_string(), "3MiB");
+    }
+
+    #[test]
+    fn what_is_up_to_the_host_is_refused_from_the_backend_with_its_line() {
+        let folder = Folder::new()
+            .with("nightjar.yaml", "log: error\n")
+            .with("remote.yaml", "kinds: [process.exit]\njson:\n  file: /etc/passwd\nlgo: off\n");
+        let remote = folder.0.path().join("remote.yaml");
+        let result = load_from(&folder.main(), true, host(), &[], Some(&remote));
+        assert_eq!(
+            folder.said(result),
+            "remote.yaml:2:1: json: this is up to the host's own files; the backend may set kinds, filters, \
+             environment, redact, files, network, history\n  json:\nremote.yaml:4:1: unknown setting \"lgo\"; did \
+             you mean \"log\"?\n  lgo: off"
+        );
+    }
+
+    #[test]
     fn without_any_file_the_defaults_count() {
         let folder = Folder::new();
-        let loaded = load_from(&folder.main(), false, host(), &[]).unwrap();
+        let loaded = load_from(&folder.main(), false, host(), &[], None).unwrap();
         assert_eq!((loaded.config, loaded.files), (Config::default(), Vec::new()));
     }
 
     #[test]
     fn a_file_that_was_named_must_be_there() {
         Folder::new().expect_said("nightjar.yaml: there is no such file; check the path");
-        let error = load(&Location::Named("-".into()), &["process.exec"], &[]).unwrap_err();
+        let error = load(&Location::Named("-".into()), &["process.exec"], &[], None).unwrap_err();
         assert_eq!(error.to_string(), "-: standard input is not read; write the path of a file");
     }
 
@@ -696,7 +771,7 @@ mod tests {
     #[test]
     fn drop_ins_count_without_a_main_file() {
         let folder = Folder::new().with("nightjar.d/a.yaml", "log: error");
-        assert_eq!(load_from(&folder.main(), false, host(), &[]).unwrap().config.log, Level::Error);
+        assert_eq!(load_from(&folder.main(), false, host(), &[], None).unwrap().config.log, Level::Error);
     }
 
     #[test]
@@ -715,7 +790,7 @@ mod tests {
             )
             .with("nightjar.d/a.yaml", "\nkinds: ['*']\njson:\n");
         let flags = [flag("json.keep", 5, "--keep")];
-        let loaded = load_from(&folder.main(), true, host(), &flags).unwrap();
+        let loaded = load_from(&folder.main(), true, host(), &flags, None).unwrap();
         assert_eq!(loaded.config.json.keep, 5);
         let drop_in = folder.0.path().join("nightjar.d/a.yaml");
         assert_eq!(*loaded.origin("kinds"), Origin::File { path: drop_in.clone(), line: 2, column: 1 });
@@ -729,7 +804,7 @@ mod tests {
     #[test]
     fn a_flag_is_checked_like_a_file() {
         let said = |flag: Flag| {
-            load_from(Path::new("/nonexistent/a.yaml"), false, host(), &[flag]).unwrap_err().to_string()
+            load_from(Path::new("/nonexistent/a.yaml"), false, host(), &[flag], None).unwrap_err().to_string()
         };
         assert_eq!(
             said(flag("kernel.ring_size", "3MiB", "--ring-size")),
@@ -753,7 +828,11 @@ mod tests {
     fn paths_of_flags_are_relative_to_the_current_folder() {
         let at = Path::new("/nonexistent/a.yaml");
         let file = |value: &str| {
-            load_from(at, false, host(), &[flag("json.file", value, "--json")]).unwrap().config.json.file
+            load_from(at, false, host(), &[flag("json.file", value, "--json")], None)
+                .unwrap()
+                .config
+                .json
+                .file
         };
         assert_eq!(file("events.json"), Some(std::env::current_dir().unwrap().join("events.json")));
         assert_eq!(file("-"), Some("-".into()));
@@ -930,7 +1009,7 @@ mod tests {
     fn the_real_group_file_is_asked() {
         let at = Location::Named("/nonexistent".into());
         let flags = [flag("socket.group", "no such group", "--group")];
-        let said = load(&at, &["process.exec"], &flags).unwrap_err().to_string();
+        let said = load(&at, &["process.exec"], &flags, None).unwrap_err().to_string();
         assert!(said.contains("--group: there is no group \"no such group\" in /etc/group"), "{said}");
     }
 

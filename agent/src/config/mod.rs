@@ -17,10 +17,10 @@ mod units;
 mod yaml;
 
 pub use error::{Errors, Problem};
-pub use load::{DEFAULT_FILE, Flag, Loaded, Location, Origin, load};
+pub use load::{DEFAULT_FILE, Flag, LARGEST_FILE, Loaded, Location, Origin, load};
 pub use model::{
-    Compress, Config, Files, Json, Kernel, Level, Match, Metrics, Network, OneOrMany, Pattern, Privileges,
-    Redact, Rule, Socket, Tables, TextOrNumber, Watch,
+    Backend, Compress, Config, Files, Json, Kernel, Level, Match, Metrics, Network, OneOrMany, Pattern,
+    Privileges, Redact, Rule, Socket, Tables, TextOrNumber, Watch,
 };
 pub use policies::markdown as policies_markdown;
 pub use render::{example, markdown, needs_restart, show};

@@ -59,6 +59,16 @@ pub struct Config {
     /// Events as lines of JSON, in a file that is rotated or on standard output.
     pub json: Json,
 
+    /// The backend that events are delivered to.
+    #[schemars(extend("x-restart" = true))]
+    pub backend: Backend,
+
+    /// Directory of what the agent keeps from one start to the next: the spool, the identity by which the backend knows
+    /// it, and the configuration that came from there. Without it `/var/lib/nightjar/INSTANCE`, where INSTANCE is the
+    /// setting `instance`.
+    #[schemars(schema_with = "shape::directory", extend("x-restart" = true))]
+    pub state: Option<PathBuf>,
+
     /// The socket that `nightjar tail` and `nightjar status` speak to.
     #[schemars(extend("x-restart" = true))]
     pub socket: Socket,
@@ -320,6 +330,41 @@ pub enum Compress {
     Zstd,
 }
 
+/// The backend that events are delivered to.
+///
+/// What is to be delivered waits in a spool on disk until the backend has it, so that neither an outage nor a crash of
+/// either side loses it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Backend {
+    /// Its URL, as `https://HOST:PORT`. Without it nothing is delivered and there is no spool.
+    #[schemars(schema_with = "shape::backend_address")]
+    pub address: Option<String>,
+    /// Name that the backend's certificate must have. Without it the host of `address`.
+    #[schemars(schema_with = "shape::server_name")]
+    pub server_name: Option<String>,
+    /// HTTP proxy that the connection goes through (`CONNECT`), with name and password if it asks for such. Those of
+    /// environment variables do not count.
+    #[schemars(schema_with = "shape::proxy")]
+    pub proxy: Option<String>,
+    /// Whether the address may be one with `http://`: without TLS, to a backend that was started so on the same host.
+    /// Elsewhere than on loopback it is refused all the same, and TLS never falls back to it.
+    pub plaintext: bool,
+    /// Whether the agent does as the backend says what to record: `kinds`, `filters`, `environment`, `redact`,
+    /// `files`, `network` and `history` may be set from there, over what the files say.
+    pub configure: bool,
+    /// Whether whoever may ask the backend may watch this host live by it, also what is not delivered.
+    pub tail: bool,
+    /// Disk space that the spool may take. When it is full, the oldest events of files and sockets are dropped first,
+    /// then the oldest others; the backend is told how many.
+    #[schemars(extend("x-range" = {"least": "1MiB", "most": "1TiB"}))]
+    pub spool_size: Size,
+    /// Events are on the disk, past its cache, after this time: what a loss of power may cost. A crash of the agent
+    /// does not take what is in the spool.
+    #[schemars(extend("x-range" = {"least": "100ms", "most": "1m"}))]
+    pub sync: Period,
+}
+
 /// The socket for readers on this host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -426,6 +471,8 @@ impl Default for Config {
             files: Files::default(),
             network: Network::default(),
             json: Json::default(),
+            backend: Backend::default(),
+            state: None,
             socket: Socket::default(),
             history: Size::from_mib(2),
             metrics: Metrics::default(),
@@ -451,6 +498,13 @@ impl Config {
     pub fn socket_path(&self) -> PathBuf {
         let usual = || format!("/run/nightjar/{}.sock", self.instance).into();
         self.socket.path.clone().unwrap_or_else(usual)
+    }
+
+    /// Where the state is.
+    #[must_use]
+    pub fn state_directory(&self) -> PathBuf {
+        let usual = || format!("/var/lib/nightjar/{}", self.instance).into();
+        self.state.clone().unwrap_or_else(usual)
     }
 }
 
@@ -609,6 +663,21 @@ impl Default for Json {
             rotate_age: Period::from_secs(24 * 60 * 60),
             keep: 10,
             compress: Compress::None,
+        }
+    }
+}
+
+impl Default for Backend {
+    fn default() -> Self {
+        Self {
+            address: None,
+            server_name: None,
+            proxy: None,
+            plaintext: false,
+            configure: true,
+            tail: true,
+            spool_size: Size::from_mib(512),
+            sync: Period::from_secs(1),
         }
     }
 }

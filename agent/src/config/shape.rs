@@ -15,7 +15,7 @@ use super::{
     policies::{OPERATIONS, ignore_fault, path_fault as watched_path_fault},
     text::{nearest, quoted, shortened},
 };
-use crate::files::policy::MAX_POLICIES;
+use crate::{deliver::connect::Target, files::policy::MAX_POLICIES};
 
 /// The most bytes of a text: as long as a path may be.
 const LONGEST_TEXT: usize = 4096;
@@ -178,6 +178,34 @@ pub(super) const TEXTS: &[Text] = &[
         fault: address_fault,
     },
     Text {
+        check: "directory",
+        is: "the absolute path of a directory",
+        example: "/var/lib/nightjar/default",
+        pattern: Some("^/.*[^/]$"),
+        fault: |path, _| directory_fault(path),
+    },
+    Text {
+        check: "backend-address",
+        is: "the URL of a backend",
+        example: "https://nightjar.example.com:4317",
+        pattern: Some("^https?://"),
+        fault: |address, _| backend_address_fault(address),
+    },
+    Text {
+        check: "server-name",
+        is: "a DNS name or an IP address",
+        example: "nightjar.example.com",
+        pattern: None,
+        fault: |name, _| server_name_fault(name),
+    },
+    Text {
+        check: "proxy",
+        is: "the URL of an HTTP proxy",
+        example: "http://proxy.example.com:3128",
+        pattern: Some("^http://"),
+        fault: |url, _| proxy_fault(url),
+    },
+    Text {
         check: "instance",
         is: "a name of lower-case letters, digits and dashes, at most 32",
         example: "default",
@@ -268,6 +296,10 @@ shapes! {
     socket_path = |_| optional(text("socket-path"));
     group = |_| optional(text("group"));
     address = |_| optional(text("address"));
+    directory = |_| optional(text("directory"));
+    backend_address = |_| optional(text("backend-address"));
+    server_name = |_| optional(text("server-name"));
+    proxy = |_| optional(text("proxy"));
     instance = |_| schema(text("instance"));
 }
 
@@ -504,6 +536,27 @@ fn address_fault(address: &str, _: &Host) -> Option<String> {
             quoted(address)
         )),
     }
+}
+
+fn directory_fault(path: &str) -> Option<String> {
+    if !path.starts_with('/') {
+        return Some(format!("{} is no absolute path; write it from the root", quoted(path)));
+    }
+    path.ends_with('/').then(|| format!("{} ends with \"/\"; leave that out", quoted(path)))
+}
+
+fn backend_address_fault(address: &str) -> Option<String> {
+    // Whether plaintext is allowed is another setting.
+    Target::parse(address, None, None, true).err().map(|error| error.to_string())
+}
+
+fn server_name_fault(name: &str) -> Option<String> {
+    Target::parse("https://backend:4317", Some(name), None, false).err().map(|error| error.to_string())
+}
+
+fn proxy_fault(url: &str) -> Option<String> {
+    // It may have a password in it, which must not be shown.
+    Target::parse("https://backend:4317", None, Some(url), false).err().map(|error| error.to_string())
 }
 
 fn instance_fault(name: &str, _: &Host) -> Option<String> {

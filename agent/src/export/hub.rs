@@ -98,6 +98,28 @@ pub struct Hub {
     history_bound: usize,
 }
 
+/// An event that is encoded once, when the first asks for that.
+pub struct Encoded<'a> {
+    /// As it was made.
+    pub event: &'a Event,
+    bytes: Option<Bytes>,
+}
+
+// === impl Encoded ===
+
+impl<'a> Encoded<'a> {
+    /// Of an event.
+    #[must_use]
+    pub fn new(event: &'a Event) -> Self {
+        Self { event, bytes: None }
+    }
+
+    /// The encoded `nightjar.v1.Event`.
+    pub fn bytes(&mut self) -> &Bytes {
+        self.bytes.get_or_insert_with(|| Bytes::from(self.event.encode_to_vec()))
+    }
+}
+
 // === impl Selector ===
 
 impl Selector {
@@ -205,9 +227,9 @@ impl Hub {
     }
 
     /// Takes an event, for those who want it and for later.
-    pub fn event(&mut self, event: &Event) {
-        let mut encoded = None;
-        let mut encode = || encoded.get_or_insert_with(|| Bytes::from(event.encode_to_vec())).clone();
+    pub fn event(&mut self, encoded: &mut Encoded<'_>) {
+        let event = encoded.event;
+        let mut encode = || encoded.bytes().clone();
         if self.history_bound > 0 {
             let bytes = encode();
             self.history_bytes += bytes.len() + OVERHEAD;
@@ -310,12 +332,12 @@ mod tests {
     #[test]
     fn a_reader_gets_what_it_selects_from_then_on() {
         let mut hub = Hub::new(0);
-        hub.event(&exec(1, 1));
+        hub.event(&mut Encoded::new(&exec(1, 1)));
         let selector = Selector { pids: vec![2], ..Selector::default() };
         let reader = hub.subscribe(selector, WHO, Duration::MAX);
         assert!(reader.history.is_empty(), "nothing is remembered");
-        hub.event(&exec(3, 3));
-        hub.event(&exec(2, 2));
+        hub.event(&mut Encoded::new(&exec(3, 3)));
+        hub.event(&mut Encoded::new(&exec(2, 2)));
         hub.flush();
         assert_eq!(pids(&next(&reader.queue).unwrap()), [2]);
         assert_eq!(next(&reader.queue), None);
@@ -338,10 +360,10 @@ mod tests {
         hub.fork(11, 12);
         hub.fork(99, 98);
         for id in [10, 11, 12, 98] {
-            hub.event(&exec(u32::try_from(id).unwrap(), id));
+            hub.event(&mut Encoded::new(&exec(u32::try_from(id).unwrap(), id)));
         }
         hub.exit(12);
-        hub.event(&exec(12, 12));
+        hub.event(&mut Encoded::new(&exec(12, 12)));
         hub.flush();
         assert_eq!(pids(&next(&reader.queue).unwrap()), [10, 11, 12]);
     }
@@ -353,12 +375,12 @@ mod tests {
         let event = exec(7, 7);
         let fit = QUEUE / (event.encoded_len() + OVERHEAD);
         for _ in 0..fit + 5 {
-            hub.event(&event);
+            hub.event(&mut Encoded::new(&event));
         }
         assert_eq!(hub.readers()[0].missed, 5);
         let batch = next(&reader.queue).unwrap();
         assert_eq!((batch.events.len(), batch.missed), (fit, 5));
-        hub.event(&event);
+        hub.event(&mut Encoded::new(&event));
         assert_eq!(
             next(&reader.queue).unwrap(),
             Batch { events: vec![event.encode_to_vec().into()], missed: 0 }
@@ -370,7 +392,7 @@ mod tests {
     fn the_history_is_bounded_by_bytes_and_forgets_the_oldest() {
         let mut hub = Hub::new(10 * (exec(1, 1).encoded_len() + OVERHEAD));
         for pid in 1..=15 {
-            hub.event(&exec(pid, 1));
+            hub.event(&mut Encoded::new(&exec(pid, 1)));
         }
         let reader = hub.subscribe(Selector::default(), WHO, Duration::from_mins(1));
         let batch = Batch { events: reader.history, missed: 0 };
@@ -390,7 +412,7 @@ mod tests {
         drop(gone);
         hub.flush();
         assert_eq!(hub.readers().len(), 1);
-        hub.event(&exec(1, 1));
+        hub.event(&mut Encoded::new(&exec(1, 1)));
         drop(hub);
         assert!(next(&stays.queue).is_some(), "what was there is still given");
         assert_eq!(next(&stays.queue), None);

@@ -18,7 +18,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     io, mem,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 pub use clock::since_boot;
@@ -32,6 +32,7 @@ use nightjar_proto::{
     KINDS, text,
     v1::{self, event::Body},
 };
+use prost_types::Timestamp;
 use wildmatch::WildMatch;
 
 use self::{
@@ -362,6 +363,32 @@ impl Pipeline {
             until: Some(self.clock.wall(until)),
         };
         Some(self.finish("telemetry.loss", until, None, None, Body::Telemetry(telemetry)))
+    }
+
+    /// Tells that no agent looked: since a time in nanoseconds since 1970, up to one in nanoseconds since boot.
+    pub fn absence(&mut self, since: u64, until: u64) -> v1::Event {
+        let end = self.clock.wall(until);
+        let since = Timestamp::from(UNIX_EPOCH + Duration::from_nanos(since));
+        // The clock may have been set back meanwhile.
+        let is_before = (since.seconds, since.nanos) <= (end.seconds, end.nanos);
+        let loss = v1::Loss {
+            hook: "agent".to_owned(),
+            reason: "not_running".to_owned(),
+            count: 0,
+            kinds: self.kinds().into_iter().map(str::to_owned).collect(),
+        };
+        let telemetry = v1::Telemetry {
+            losses: vec![loss],
+            since: Some(if is_before { since } else { end }),
+            until: Some(end),
+        };
+        self.finish("telemetry.loss", until, None, None, Body::Telemetry(telemetry))
+    }
+
+    /// Wall clock of a time in nanoseconds since boot.
+    #[must_use]
+    pub fn wall(&self, since_boot: u64) -> Timestamp {
+        self.clock.wall(since_boot)
     }
 
     /// What became of what was received.

@@ -1,9 +1,6 @@
 //! The gRPC service of a running agent.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use nightjar_proto::{
     KINDS,
@@ -15,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Peer, READERS};
+use super::{Answers, Peer};
 use crate::{
     export::hub::{Selector, Subscription, Who},
     pipeline::{
@@ -54,13 +51,7 @@ impl Agent for Service {
         let peer = request.extensions().get::<Peer>().cloned();
         let peer = peer.ok_or_else(|| Status::permission_denied("it is not known who asks"))?;
         let request = request.into_inner();
-        let place = Arc::clone(&self.answers.readers).try_acquire_owned().map_err(|_| {
-            // Whoever waits for the agent to come back goes on to wait.
-            if self.answers.ends.load(Ordering::Relaxed) {
-                return no_answer(&NoAnswer::Stopping);
-            }
-            Status::resource_exhausted(format!("{READERS} watch already; wait until one of them ends"))
-        })?;
+        let place = self.answers.reader()?;
         let selector = selector(&request).map_err(Status::invalid_argument)?;
         let (who, back) = (Who { pid: peer.pid, uid: peer.uid }, Duration::from_nanos(request.since_ns));
         let subscription = self.answers.handle.subscribe(selector, request.tree, who, back).await;

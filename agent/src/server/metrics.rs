@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 
 use nightjar_proto::{
     KINDS,
-    v1::{Drops, HookCounts, OutputStatus, Status, TableStatus},
+    v1::{Delivery, Drops, HookCounts, OutputStatus, Status, TableStatus},
 };
 use prometheus_client::{
     collector::Collector,
@@ -26,6 +26,10 @@ const DROPPED: [&str; 5] = ["ring_full", "too_big", "read_fault", "map_full", "n
 
 /// For what reasons an output loses events.
 const NOT_WRITTEN: [&str; 5] = ["disk_full", "quota", "file_too_big", "io_error", "gone"];
+
+/// For what reasons events never get to the backend.
+const NOT_DELIVERED: [&str; 7] =
+    ["spool_full", "disk_full", "unwritable", "damaged", "missing", "refused", "queue_full"];
 
 /// The text that a scrape gets; ends with `# EOF`.
 #[must_use]
@@ -274,6 +278,73 @@ const METRICS: &[Metric] = &[
         series: |status| outputs(status, |output| u64::from(output.kept_files)),
     },
     Metric {
+        name: "delivery_events",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &[],
+        help: "Events that were to be delivered to the backend.",
+        series: |status| delivery(status, |delivery| delivery.events),
+    },
+    Metric {
+        name: "delivery_acknowledged",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &[],
+        help: "Events that the backend has, durably; those of before the start of the agent count too.",
+        series: |status| delivery(status, |delivery| delivery.acknowledged),
+    },
+    Metric {
+        name: "delivery_waiting",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &[],
+        help: "Events that the backend does not have yet.",
+        series: |status| delivery(status, |delivery| delivery.waiting),
+    },
+    Metric {
+        name: "delivery_lost",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["reason"],
+        help: "Events that the backend will never have. It is told.",
+        series: |status| {
+            let delivery = status.delivery.iter();
+            delivery.flat_map(|delivery| by_reason(&[], &delivery.lost, &NOT_DELIVERED)).collect()
+        },
+    },
+    Metric {
+        name: "delivery_connected",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &[],
+        help: "1 while there is a connection to the backend, else 0.",
+        series: |status| delivery(status, |delivery| u64::from(delivery.state == "connected")),
+    },
+    Metric {
+        name: "delivery_spool",
+        kind: Kind::Gauge,
+        unit: Some(Unit::Bytes),
+        labels: &[],
+        help: "Disk space that the spool takes.",
+        series: |status| delivery(status, |delivery| delivery.spool_bytes),
+    },
+    Metric {
+        name: "delivery_spool_bound",
+        kind: Kind::Gauge,
+        unit: Some(Unit::Bytes),
+        labels: &[],
+        help: "Disk space that the spool may take.",
+        series: |status| delivery(status, |delivery| delivery.spool_bytes_bound),
+    },
+    Metric {
+        name: "delivery_sent",
+        kind: Kind::Counter,
+        unit: Some(Unit::Bytes),
+        labels: &[],
+        help: "Compressed bytes of events that were sent to the backend.",
+        series: |status| delivery(status, |delivery| delivery.sent_bytes),
+    },
+    Metric {
         name: "sensor_served",
         kind: Kind::Gauge,
         unit: None,
@@ -426,6 +497,11 @@ fn one(value: Option<u64>) -> Vec<Series> {
 
 fn hooks(status: &Status, of: fn(&HookCounts) -> u64) -> Vec<Series> {
     status.hooks.iter().map(|hook| Series(vec![hook.hook.clone()], Value::Number(of(hook)))).collect()
+}
+
+/// One series where events are delivered, else none.
+fn delivery(status: &Status, value: fn(&Delivery) -> u64) -> Vec<Series> {
+    one(status.delivery.as_ref().map(value))
 }
 
 fn outputs(status: &Status, of: fn(&OutputStatus) -> u64) -> Vec<Series> {

@@ -32,7 +32,7 @@ use nightjar_proto::{agent::v1::agent_server::AgentServer, v1};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
 };
 use tracing::{debug, warn};
@@ -130,6 +130,20 @@ impl Answers {
     #[must_use]
     pub fn new(handle: Handle, about: About) -> Self {
         Self { handle, about, readers: Arc::new(Semaphore::new(READERS)), ends: Arc::default() }
+    }
+
+    /// A place to watch from.
+    ///
+    /// # Errors
+    /// When there is none, or the agent is about to end.
+    pub fn reader(&self) -> Result<OwnedSemaphorePermit, tonic::Status> {
+        Arc::clone(&self.readers).try_acquire_owned().map_err(|_| {
+            // Whoever waits for the agent to come back goes on to wait.
+            if self.ends.load(Ordering::Relaxed) {
+                return tonic::Status::unavailable(NoAnswer::Stopping.to_string());
+            }
+            tonic::Status::resource_exhausted(format!("{READERS} watch already; wait until one of them ends"))
+        })
     }
 
     /// Comes back when those who watch have read to the end, or had the time to.
@@ -324,10 +338,8 @@ fn metrics_route(answers: Answers) -> axum::routing::MethodRouter {
         let answers = answers.clone();
         async move {
             match answers.status().await {
-                Ok(status) => {
-                    ([(axum::http::header::CONTENT_TYPE, OPENMETRICS)], metrics::openmetrics(&status))
-                        .into_response()
-                }
+                Ok(status) => ([(http::header::CONTENT_TYPE, OPENMETRICS)], metrics::openmetrics(&status))
+                    .into_response(),
                 Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
             }
         }

@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use nightjar_abi::hook::Hook;
@@ -27,10 +27,11 @@ use super::{
 };
 use crate::{
     decode,
+    deliver::Delivery,
     export::{
         JsonFile,
         file::Rotation,
-        hub::{Hub, Selector, Subscription, Who},
+        hub::{Encoded, Hub, Selector, Subscription, Who},
     },
     files::{self, fanotify::Group},
     kernel::{Controls, Counters, Ring, RingError, Sample},
@@ -120,6 +121,8 @@ pub(super) struct Outputs {
     /// Standard output: whoever reads it decides how fast events are taken, and when it is over.
     pub(super) stream: Option<Stream>,
     pub(super) file: Option<JsonFile>,
+    /// To the backend.
+    pub(super) delivery: Option<Delivery>,
     pub(super) hub: Hub,
     /// Raised whenever something was written.
     pub(super) progress: Arc<AtomicU64>,
@@ -149,6 +152,8 @@ pub(super) struct Drain {
     pub(super) told_unwritten: Vec<(&'static str, u64)>,
     /// Losses that the file has not taken yet.
     pub(super) owed_to_file: Option<Event>,
+    /// Nanoseconds since 1970 up to which an earlier run of the agent told all.
+    pub(super) complete_until: Option<u64>,
     /// Told once when no output wants any more.
     pub(super) over: Option<oneshot::Sender<()>>,
 }
@@ -169,7 +174,7 @@ impl Sink for Outputs {
         if let Some(file) = &mut self.file {
             file.event(event);
         }
-        self.hub.event(event);
+        self.share(event);
         Ok(())
     }
 
@@ -210,7 +215,16 @@ impl Outputs {
             stream.failed = stream.export.event(event).err();
             stream.events += 1;
         }
-        self.hub.event(event);
+        self.share(event);
+    }
+
+    /// Hands an event to those who take it encoded.
+    fn share(&mut self, event: &Event) {
+        let mut encoded = Encoded::new(event);
+        if let Some(delivery) = &self.delivery {
+            delivery.event(event, encoded.bytes());
+        }
+        self.hub.event(&mut encoded);
     }
 
     fn flush(&mut self) {
@@ -248,6 +262,7 @@ impl Drain {
         let (mut told, mut told_at) = (Sample::zero(), self.since);
         let (mut next_sample, mut drained) = (start + SAMPLE_INTERVAL, start);
         let mut drained_until = self.since;
+        self.tell_absence();
         loop {
             let (began, began_at) = (Instant::now(), since_boot());
             let more = self.drain();
@@ -262,6 +277,7 @@ impl Drain {
             let now = Instant::now();
             if now >= next_sample {
                 next_sample = now + SAMPLE_INTERVAL;
+                self.complete(drained_until);
                 self.tell_losses(&mut told, &mut told_at);
                 self.each_second();
             }
@@ -299,6 +315,10 @@ impl Drain {
 
     fn finish(self, told: &Sample, elapsed: Duration) -> Result<Report, Stopped> {
         let Self { pipeline, outputs, .. } = self;
+        if let Some(delivery) = outputs.delivery {
+            delivery.complete_until(SystemTime::now());
+            delivery.close();
+        }
         let lost_by_file = outputs.file.map_or(0, JsonFile::close);
         let failed = outputs.stream.and_then(|stream| stream.failed);
         let quiet = failed.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
@@ -320,6 +340,25 @@ impl Drain {
             error!("what became of {} records does not add up: {stats:?}; this is a defect", stats.received);
         }
         Ok(Report { stats, sample: told.clone(), elapsed, lost_by_file, quiet })
+    }
+
+    /// Tells from when to when no agent looked, if an earlier run left word of how far it came.
+    fn tell_absence(&mut self) {
+        let Some(since) = self.complete_until.take() else { return };
+        let event = self.pipeline.absence(since, self.since);
+        self.outputs.loss(&event);
+        if self.outputs.file.is_some() {
+            self.owed_to_file = Some(event);
+        }
+    }
+
+    /// What was made before this time, in nanoseconds since boot, was handed to all outputs, or its loss was told.
+    fn complete(&self, until: u64) {
+        if let Some(delivery) = &self.outputs.delivery
+            && let Ok(until) = SystemTime::try_from(self.pipeline.wall(until))
+        {
+            delivery.complete_until(until);
+        }
     }
 
     /// Takes records for a while; whether there may be more.

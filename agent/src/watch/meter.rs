@@ -9,7 +9,7 @@ use nightjar_abi::hook::{DropReason, Hook};
 use nightjar_proto::v1;
 
 use super::drain::Outputs;
-use crate::{kernel::Sample, pipeline::Pipeline, process::Bounds};
+use crate::{deliver::Delivery, kernel::Sample, pipeline::Pipeline, process::Bounds};
 
 /// Seconds that rates and lags are told of.
 const WINDOW: usize = 10;
@@ -123,6 +123,7 @@ impl Meter {
             identities: self.identities(view),
             flow: Some(self.flow(stats)),
             outputs: view.outputs.status(),
+            delivery: view.outputs.delivery.as_ref().map(Delivery::status),
             tail_readers: view.outputs.hub.readers(),
             tables: self.tables(view),
             lag: Some(self.lag()),

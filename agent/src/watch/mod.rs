@@ -29,6 +29,7 @@ use tracing::info;
 
 use self::meter::Meter;
 use crate::{
+    deliver::Delivery,
     export::{
         JsonFile,
         hub::{Hub, Selector, Subscription, Who},
@@ -75,6 +76,8 @@ pub struct Destinations {
     pub stream: Option<Box<dyn Export>>,
     /// A file.
     pub file: Option<JsonFile>,
+    /// The backend, and up to when an earlier run of the agent told it all.
+    pub delivery: Option<(Delivery, Option<u64>)>,
     /// Bytes of history for those who watch.
     pub history: usize,
     /// A reader from the first event on: what it selects, whether with all descendants, and who it is.
@@ -245,6 +248,7 @@ impl Loaded {
         let (is_over, over) = oneshot::channel();
         let progress = Arc::new(AtomicU64::new(0));
         let handle = Handle { commands, doorbell: ring.doorbell(), progress: Arc::clone(&progress) };
+        let (delivery, complete_until) = to.delivery.unzip();
         let mut drain = Drain {
             ring,
             counters,
@@ -253,6 +257,7 @@ impl Loaded {
             outputs: Outputs {
                 stream: to.stream.map(|export| Stream { export, failed: None, events: 0 }),
                 file: to.file,
+                delivery,
                 hub: Hub::new(to.history),
                 progress,
             },
@@ -262,6 +267,7 @@ impl Loaded {
             last: since,
             told_unwritten: Vec::new(),
             owed_to_file: None,
+            complete_until: complete_until.flatten(),
             over: Some(is_over),
         };
         // Before the first record is read, of which many may wait by now.

@@ -1,7 +1,7 @@
 //! A status to show.
 
 use nightjar_proto::v1::{
-    Configuration, Drops, Flow, HookCounts, Identity, KindCount, Lag, Loss, Losses, OutputStatus,
+    Configuration, Delivery, Drops, Flow, HookCounts, Identity, KindCount, Lag, Loss, Losses, OutputStatus,
     RefusedHook, Resources, Sensor, Status, TableStatus, TailReader,
 };
 use prost_types::Timestamp;
@@ -23,6 +23,7 @@ pub fn complete() -> Status {
             reloads: 1,
             refused: "kinds: no kind of event is called \"process.exce\"".into(),
             pending: strings(&["kernel.ring_size"]),
+            backend_version: "3-5f1c0de".into(),
         }),
         sensors: vec![Sensor {
             name: "process.credentials".into(),

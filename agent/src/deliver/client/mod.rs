@@ -1,0 +1,417 @@
+//! The client of the backend: sends what the spool has, and tells the spool what the backend has.
+//!
+//! A session is one HTTP/2 stream. It begins with the numbers that are known on both sides, so that nothing is sent twice
+//! that the backend has, and nothing is left out. At most as many bytes are under way as the backend gave credit for. A
+//! session ends when the connection does, when the backend says so, when it does not answer pings, when it acknowledges
+//! nothing for a while although something is under way, and when the certificates on disk were replaced. The next one
+//! begins after a wait that grows; the backend may ask for a longer one.
+//!
+//! A batch that the backend will never accept is told as lost under its own number, and is done with when that is
+//! acknowledged.
+
+mod error;
+mod flight;
+mod status;
+mod wire;
+
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
+
+use nightjar_proto::v1::{
+    self as proto, PublishRequest, PublishResponse, Refusal, ingest_client::IngestClient,
+    publish_request::Message as Request, publish_response::Message as Response,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Streaming, transport::Channel};
+
+use self::flight::{Flight, Refused, size};
+pub use self::{
+    error::SessionError,
+    status::{ClientStatus, State},
+};
+use crate::deliver::{
+    backoff::Backoff,
+    channel,
+    connect::Target,
+    spool::{Content, Entry, Lane, Position, Reader},
+    tls::Tls,
+};
+
+/// The protocol that this client speaks.
+const SCHEMA: u32 = 1;
+
+/// Messages that wait for HTTP/2 to take them: the credit is the bound, not this.
+const QUEUE: usize = 4;
+
+/// How often the files with certificates are looked at.
+const LOOK_AT_FILES: Duration = Duration::from_secs(2);
+
+/// Who publishes, and how long it waits.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// Name of the agent for a connection without TLS. With TLS it is the one in the certificate.
+    pub agent_id: String,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// Name of the host.
+    pub host: String,
+    /// Longest time for a connection to be made, through TLS and `Welcome`.
+    pub connect_timeout: Duration,
+    /// How often a ping is sent, and how long its answer may take.
+    pub ping_every: Duration,
+    /// Longest time without an acknowledgement while something is under way.
+    pub stalled_after: Duration,
+    /// Most bytes under way, whatever credit the backend gives: as much memory is used here.
+    pub most_under_way: u64,
+    /// Waits between sessions. A backend that does not let this agent in is asked again after the longest one.
+    pub backoff: Backoff,
+}
+
+/// Sends what the spool has.
+pub struct Client {
+    config: ClientConfig,
+    target: Target,
+    tls: Option<Tls>,
+    reader: Reader,
+    status: watch::Sender<ClientStatus>,
+    channel: watch::Sender<Option<Channel>>,
+}
+
+/// One session.
+struct Session {
+    agent_id: String,
+    requests: mpsc::Sender<PublishRequest>,
+    /// Goes out before all else: losses in place of batches that were refused.
+    first: VecDeque<Entry>,
+    /// Was read and waits to be sent.
+    next: Option<Entry>,
+    credit: u64,
+    flight: Flight,
+}
+
+// === impl ClientConfig ===
+
+impl ClientConfig {
+    /// With waits that fit most networks: 10 s to connect, a ping every 10 s, 30 s for an acknowledgement, and 4 MiB under
+    /// way.
+    #[must_use]
+    pub fn new(agent_id: String, agent_version: String, host: String) -> Self {
+        Self {
+            agent_id,
+            agent_version,
+            host,
+            connect_timeout: Duration::from_secs(10),
+            ping_every: Duration::from_secs(10),
+            stalled_after: Duration::from_secs(30),
+            most_under_way: 4 << 20,
+            backoff: Backoff::default(),
+        }
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    /// Connects to nothing yet. `tls` is `None` for a plaintext target only.
+    #[must_use]
+    pub fn new(config: ClientConfig, target: Target, tls: Option<Tls>, reader: Reader) -> Self {
+        let mut status = ClientStatus::new(target.to_string());
+        status.acknowledged = Lane::ALL.map(|lane| reader.acknowledged(lane));
+        let (status, channel) = (watch::Sender::new(status), watch::Sender::default());
+        Self { config, target, tls, reader, status, channel }
+    }
+
+    /// How it is, as it changes.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<ClientStatus> {
+        self.status.subscribe()
+    }
+
+    /// The connection of the session that is open, for other services of the backend. `None` between sessions. A channel
+    /// makes no connection by itself: when it is over, the next one comes here.
+    #[must_use]
+    pub fn channel(&self) -> watch::Receiver<Option<Channel>> {
+        self.channel.subscribe()
+    }
+
+    /// Delivers until `stop` is done. What is under way then is sent again by the next client, unless the backend says
+    /// that it has it.
+    ///
+    /// It reads from the spool where it runs, without giving way: run it on a thread of its own, in a runtime of that
+    /// thread (`tokio::runtime::Builder::new_current_thread`). What shares its connection may run there too, if it can
+    /// wait for a disk.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        tokio::select! {
+            () = stop => {}
+            never = self.deliver() => match never {},
+        }
+        self.channel.send_replace(None);
+        self.status.send_modify(|status| status.enter(State::Stopped));
+    }
+
+    async fn deliver(&mut self) -> Infallible {
+        let mut backoff = self.config.backoff.clone();
+        loop {
+            self.status.send_modify(|status| {
+                status.enter(State::Connecting);
+                status.attempts += 1;
+            });
+            let Err(problem) = self.session(&mut backoff).await;
+            self.channel.send_replace(None);
+            let wait = match &problem {
+                SessionError::Renewed => Duration::ZERO,
+                SessionError::Refused { retry_after, .. } if problem.is_lasting() => {
+                    backoff.longest().max(*retry_after)
+                }
+                SessionError::Refused { retry_after, .. } => backoff.wait().max(*retry_after),
+                _ => backoff.wait(),
+            };
+            let is_refused = matches!(problem, SessionError::Refused { .. });
+            if problem.is_lasting() {
+                tracing::error!(%problem, ?wait, "not connected to the backend");
+            } else {
+                tracing::warn!(%problem, ?wait, "not connected to the backend");
+            }
+            self.status.send_modify(|status| {
+                status.enter(if is_refused { State::Refused } else { State::Waiting });
+                status.last_error = Some(problem.to_string());
+            });
+            self.wait(wait).await;
+        }
+    }
+
+    /// Waits, but not when there are other certificates: they may be the mend.
+    async fn wait(&mut self, wait: Duration) {
+        let end = Instant::now() + wait;
+        while Instant::now() < end {
+            sleep_until(end.min(Instant::now() + LOOK_AT_FILES)).await;
+            if self.is_renewed() {
+                return;
+            }
+        }
+    }
+
+    fn is_renewed(&mut self) -> bool {
+        // What cannot be read is told when it is needed.
+        self.tls.as_mut().is_some_and(|tls| tls.refresh().unwrap_or(false))
+    }
+
+    async fn session(&mut self, backoff: &mut Backoff) -> Result<Infallible, SessionError> {
+        let after = self.config.connect_timeout;
+        let opened = timeout(after, self.open()).await;
+        let (mut session, mut responses) =
+            opened.map_err(|_| SessionError::Hung { awaited: "connection and welcome", after })??;
+        self.status.send_modify(|status| {
+            status.enter(State::Connected);
+            status.sessions += 1;
+        });
+        let stalled_after = self.config.stalled_after;
+        let mut files = interval(LOOK_AT_FILES);
+        files.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // A session that is over at once is no success.
+        let lasting = sleep(backoff.longest());
+        tokio::pin!(lasting);
+        let mut is_lasting = false;
+        loop {
+            if session.next.is_none() {
+                session.next = self.next_entry(&session.flight);
+            }
+            let may_send = session.may_send(self.config.most_under_way);
+            tokio::select! {
+                response = responses.message() => {
+                    let response = response.map_err(SessionError::Ended)?.ok_or(SessionError::Closed)?;
+                    if self.take(&mut session, response)? {
+                        backoff.reset();
+                    }
+                }
+                permit = session.requests.clone().reserve_owned(), if may_send => {
+                    let permit = permit.map_err(|_| SessionError::Closed)?;
+                    if let Some(entry) = session.pop() {
+                        let batch = wire::batch(&session.agent_id, &entry);
+                        permit.send(PublishRequest { message: Some(Request::Batch(batch)) });
+                        session.flight.sent(&entry);
+                        self.count(&entry);
+                    }
+                }
+                () = self.reader.appended(), if session.next.is_none() => {}
+                () = sleep_until(session.flight.progress + stalled_after), if !session.flight.is_empty() => {
+                    return Err(SessionError::Hung { awaited: "acknowledgement", after: stalled_after });
+                }
+                () = &mut lasting, if !is_lasting => {
+                    is_lasting = true;
+                    backoff.reset();
+                }
+                _ = files.tick() => {
+                    if self.is_renewed() {
+                        return Err(SessionError::Renewed);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Connects, and says and hears where to begin.
+    async fn open(&mut self) -> Result<(Session, Streaming<PublishResponse>), SessionError> {
+        let identity = self.tls.as_mut().map(Tls::identity).transpose()?;
+        let agent_id = identity.map_or(&self.config.agent_id, |identity| &identity.name).clone();
+        let tls = identity.map(|identity| identity.config.clone());
+        let (ping, version) = (Some(self.config.ping_every), &self.config.agent_version);
+        let channel = channel::open(&self.target, tls, ping, version).await?;
+        let (requests, stream) = mpsc::channel(QUEUE);
+        let hello = PublishRequest { message: Some(Request::Hello(self.hello(agent_id.clone()))) };
+        requests.send(hello).await.map_err(|_| SessionError::Closed)?;
+        let mut client = IngestClient::new(channel.clone());
+        let responses = client.publish(ReceiverStream::new(stream)).await.map_err(SessionError::Ended)?;
+        let mut responses = responses.into_inner();
+        loop {
+            let response =
+                responses.message().await.map_err(SessionError::Ended)?.ok_or(SessionError::Closed)?;
+            match response.message {
+                Some(Response::Welcome(welcome)) => {
+                    let session = self.begin(agent_id, requests, &welcome);
+                    self.channel.send_replace(Some(channel));
+                    return Ok((session, responses));
+                }
+                Some(Response::Refused(refused)) => return Err((&refused).into()),
+                // Not for us, or from a newer backend.
+                Some(Response::Ack(_)) | None => {}
+            }
+        }
+    }
+
+    fn hello(&self, agent_id: String) -> proto::Hello {
+        let positions = self.reader.positions().into_iter();
+        proto::Hello {
+            agent_id,
+            boot_id: self.reader.boot().to_string(),
+            agent_version: self.config.agent_version.clone(),
+            host: self.config.host.clone(),
+            schema: SCHEMA,
+            oldest_schema: SCHEMA,
+            lanes: Lane::ALL.map(|lane| wire::lane(lane).into()).into(),
+            resume_after: positions.map(|(boot, lane, at)| wire::position(boot, lane, at)).collect(),
+        }
+    }
+
+    fn begin(
+        &mut self,
+        agent_id: String,
+        requests: mpsc::Sender<PublishRequest>,
+        welcome: &proto::Welcome,
+    ) -> Session {
+        for known in &welcome.acknowledged {
+            if let Some(lane) = wire::known_lane(known.lane) {
+                self.acknowledge(lane, Position { epoch: known.epoch, sequence: known.sequence });
+            }
+        }
+        Session {
+            agent_id,
+            requests,
+            first: VecDeque::new(),
+            next: None,
+            credit: welcome.credit_bytes,
+            flight: Flight::new(|lane| self.reader.acknowledged(lane)),
+        }
+    }
+
+    /// The next batch, what is critical first.
+    fn next_entry(&mut self, flight: &Flight) -> Option<Entry> {
+        Lane::ALL.into_iter().find_map(|lane| self.reader.next_after(lane, flight.position(lane)))
+    }
+
+    fn acknowledge(&mut self, lane: Lane, at: Position) {
+        self.reader.acknowledge(lane, at);
+        let acknowledged = Lane::ALL.map(|lane| self.reader.acknowledged(lane));
+        self.status.send_modify(|status| status.acknowledged = acknowledged);
+    }
+
+    /// Takes an answer. True: the backend has taken something.
+    fn take(&mut self, session: &mut Session, response: PublishResponse) -> Result<bool, SessionError> {
+        match response.message {
+            Some(Response::Ack(ack)) => {
+                session.credit = ack.credit_bytes;
+                let Some(lane) = wire::known_lane(ack.lane) else { return Ok(false) };
+                let at = Position { epoch: ack.epoch, sequence: ack.sequence };
+                let done = session.flight.acknowledged(lane, at);
+                if done.round_trip.is_some() {
+                    self.status.send_modify(|status| status.round_trip = done.round_trip);
+                }
+                if let Some(at) = done.up_to {
+                    self.acknowledge(lane, at);
+                }
+                Ok(true)
+            }
+            Some(Response::Refused(refused)) if refused.reason() == Refusal::Batch => {
+                self.refuse(session, &refused);
+                Ok(true)
+            }
+            Some(Response::Refused(refused)) => Err((&refused).into()),
+            // From a newer backend, or once more what is known.
+            Some(Response::Welcome(_)) | None => Ok(false),
+        }
+    }
+
+    /// A batch will never be accepted. Its events are told as lost, under its number.
+    fn refuse(&mut self, session: &mut Session, refused: &proto::Refused) {
+        let Some(at) = &refused.batch else { return };
+        let Some(lane) = wire::known_lane(at.lane) else { return };
+        let position = Position { epoch: at.epoch, sequence: at.sequence };
+        let (sequence, detail) = (at.sequence, &refused.detail);
+        match session.flight.refused(lane, position) {
+            Refused::Unknown => {}
+            Refused::Tell(loss) => {
+                tracing::error!(
+                    lane = lane.as_str(),
+                    sequence,
+                    detail,
+                    "the backend refused a batch: it is lost"
+                );
+                if let Content::Lost(lost) = &loss.content {
+                    self.reader.count_refused(lane, position, lost.events);
+                }
+                session.first.push_back(loss);
+                self.status.send_modify(|status| status.refused += 1);
+            }
+            Refused::GivenUp(done) => {
+                tracing::error!(
+                    lane = lane.as_str(),
+                    sequence,
+                    detail,
+                    "the backend refused to hear of a loss"
+                );
+                if let Some(at) = done.up_to {
+                    self.acknowledge(lane, at);
+                }
+            }
+        }
+    }
+
+    fn count(&self, entry: &Entry) {
+        self.status.send_modify(|status| match &entry.content {
+            Content::Events(batch) => {
+                status.batches += 1;
+                status.events += batch.count;
+                status.bytes += batch.events.len() as u64;
+            }
+            Content::Lost(_) => status.losses_told += 1,
+        });
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    /// Something waits to be sent, and the backend has room for it. A single batch may always be under way, however large.
+    fn may_send(&self, most: u64) -> bool {
+        let credit = self.credit.min(most);
+        let next = self.first.front().or(self.next.as_ref());
+        next.is_some_and(|entry| self.flight.is_empty() || self.flight.bytes + size(entry) <= credit)
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        self.first.pop_front().or_else(|| self.next.take())
+    }
+}
