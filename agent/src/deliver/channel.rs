@@ -21,38 +21,27 @@ pub struct ConnectError {
 /// An error with all that caused it, as tonic's own text is only "transport error", and with the mend if one is known.
 pub(crate) struct Explained<'a, E>(pub &'a E);
 
+const ANOTHER_AUTHORITY: &str =
+    "another authority has signed it: is it the right backend? Enrol this agent again if it was set up anew";
+const ANOTHER_BACKEND: &str = "this agent's certificate is of another backend; enrol it again";
+
 /// What is in a text of rustls or the system, and what to do then. The first that fits counts.
 const MENDS: &[(&str, &str)] = &[
-    (
-        "certificate: UnknownIssuer",
-        "another authority has signed its certificate: is it the right backend? Enrol this agent again if it was set up anew",
-    ),
-    (
-        "certificate: BadSignature",
-        "another authority has signed its certificate: is it the right backend? Enrol this agent again if it was set up anew",
-    ),
-    (
-        "certificate: Expired",
-        "the backend's certificate has ended, or the clock of this host is wrong; renew it on the backend",
-    ),
-    ("certificate: NotValidYet", "the clock of this host or of the backend is wrong"),
-    (
-        "certificate: NotValidForName",
-        "use an address that the backend's certificate names, or set the server name",
-    ),
+    ("certificate: UnknownIssuer", ANOTHER_AUTHORITY),
+    ("certificate: BadSignature", ANOTHER_AUTHORITY),
+    ("certificate: certificate expired", "renew it on the backend, or set the clock of this host right"),
+    ("certificate: certificate not valid yet", "set the clock of this host right, or that of the backend"),
     (
         "certificate: certificate not valid for name",
-        "use an address that the backend's certificate names, or set the server name",
+        "use a name that the certificate has, or set the server name",
     ),
     ("alert: CertificateExpired", "this agent's certificate has ended; enrol it again"),
     ("alert: CertificateRequired", "the backend wants a certificate of this agent; enrol it"),
-    ("alert: UnknownCA", "this agent's certificate is of another backend; enrol it again"),
-    ("alert: DecryptError", "this agent's certificate is of another backend; enrol it again"),
-    ("alert: BadCertificate", "the backend does not take this agent's certificate; enrol it again"),
-    (
-        "received corrupt message",
-        "it does not speak TLS there; check the port, and that the backend was not started with plaintext",
-    ),
+    ("alert: UnknownCA", ANOTHER_BACKEND),
+    ("alert: DecryptError", ANOTHER_BACKEND),
+    ("alert: BadCertificate", ANOTHER_BACKEND),
+    ("corrupt message", "it does not speak TLS there; check the port, and that the backend has TLS"),
+    ("keep-alive timed out", "the backend does not answer; check that it is not stopped or overloaded"),
     ("Connection refused", "check address and port, and that nightjar-backend runs there"),
     ("failed to lookup address", "check the name of the backend, and DNS on this host"),
 ];

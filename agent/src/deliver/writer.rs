@@ -214,9 +214,9 @@ impl Queue {
             match self.next(done.take()) {
                 Work::Write(lane, collected) => {
                     let (events, bytes) = (collected.count, collected.bytes.len() as u64);
-                    let sealed = sealer.seal(&collected);
-                    let compressed = sealed.as_ref().map_or(0, |batch| batch.events.len() as u64);
-                    match sealed {
+                    let batch = sealer.seal(&collected);
+                    let compressed = batch.as_ref().map_or(0, |batch| batch.events.len() as u64);
+                    match batch {
                         // What it refuses it counts and tells itself.
                         Ok(batch) => drop(spool.append(lane, &batch)),
                         Err(error) => {
@@ -315,11 +315,9 @@ impl State {
     fn lose(&mut self, lane: Lane, collected: &Collected) {
         let &Collected { count, first_time, last_time, .. } = collected;
         self.stats.queue_full += count;
-        let lost = &mut self.lanes[index(lane)].lost;
-        *lost = Some(match *lost {
-            None => (count, first_time, last_time),
-            Some((events, first, last)) => (events + count, first.min(first_time), last.max(last_time)),
-        });
+        let to_tell = &mut self.lanes[index(lane)].lost;
+        let (events, first, last) = to_tell.unwrap_or((0, u64::MAX, 0));
+        *to_tell = Some((events + count, first.min(first_time), last.max(last_time)));
     }
 
     /// What is critical first. Batches that wait are older than what was given up, so they go before it is told.

@@ -35,7 +35,7 @@ struct Sent {
     events: Option<(u64, u64, u64)>,
     size: u64,
     order: u64,
-    sent: Instant,
+    when: Instant,
     stage: Stage,
 }
 
@@ -119,7 +119,7 @@ impl Flight {
             events,
             size: size(entry),
             order,
-            sent: now,
+            when: now,
             stage: Stage::UnderWay,
         });
         self.bytes += size(entry);
@@ -128,7 +128,7 @@ impl Flight {
     pub(super) fn acknowledged(&mut self, of: Lane, at: Position) -> Acknowledged {
         let lane = &mut self.lanes[index(of)];
         lane.acknowledged = lane.acknowledged.max(at);
-        let named = lane.under_way.iter().find(|sent| sent.at == at).map(|sent| (sent.order, sent.sent));
+        let named = lane.under_way.iter().find(|sent| sent.at == at).map(|sent| (sent.order, sent.when));
         if let Some((order, _)) = named {
             // The order of one whose loss is not told yet is that of the batch itself, which was not stored.
             let is_told = |sent: &&mut Sent| sent.stage == Stage::Refused && sent.events.is_none();
@@ -136,7 +136,7 @@ impl Flight {
                 sent.stage = Stage::Done;
             }
         }
-        Acknowledged { up_to: self.settle(of), round_trip: named.map(|(_, sent)| sent.elapsed()) }
+        Acknowledged { up_to: self.settle(of), round_trip: named.map(|(_, when)| when.elapsed()) }
     }
 
     pub(super) fn refused(&mut self, of: Lane, at: Position) -> Refused {

@@ -9,6 +9,7 @@
 //! A batch that the backend will never accept is told as lost under its own number, and is done with when that is
 //! acknowledged.
 
+mod config;
 mod error;
 mod flight;
 mod status;
@@ -29,6 +30,7 @@ use tonic::{Streaming, transport::Channel};
 
 use self::flight::{Flight, Refused, size};
 pub use self::{
+    config::ClientConfig,
     error::SessionError,
     status::{ClientStatus, State},
 };
@@ -48,27 +50,6 @@ const QUEUE: usize = 4;
 
 /// How often the files with certificates are looked at.
 const LOOK_AT_FILES: Duration = Duration::from_secs(2);
-
-/// Who publishes, and how long it waits.
-#[derive(Clone, Debug)]
-pub struct ClientConfig {
-    /// Name of the agent for a connection without TLS. With TLS it is the one in the certificate.
-    pub agent_id: String,
-    /// Version of the agent.
-    pub agent_version: String,
-    /// Name of the host.
-    pub host: String,
-    /// Longest time for a connection to be made, through TLS and `Welcome`.
-    pub connect_timeout: Duration,
-    /// How often a ping is sent, and how long its answer may take.
-    pub ping_every: Duration,
-    /// Longest time without an acknowledgement while something is under way.
-    pub stalled_after: Duration,
-    /// Most bytes under way, whatever credit the backend gives: as much memory is used here.
-    pub most_under_way: u64,
-    /// Waits between sessions. A backend that does not let this agent in is asked again after the longest one.
-    pub backoff: Backoff,
-}
 
 /// Sends what the spool has.
 pub struct Client {
@@ -90,26 +71,6 @@ struct Session {
     next: Option<Entry>,
     credit: u64,
     flight: Flight,
-}
-
-// === impl ClientConfig ===
-
-impl ClientConfig {
-    /// With waits that fit most networks: 10 s to connect, a ping every 10 s, 30 s for an acknowledgement, and 4 MiB under
-    /// way.
-    #[must_use]
-    pub fn new(agent_id: String, agent_version: String, host: String) -> Self {
-        Self {
-            agent_id,
-            agent_version,
-            host,
-            connect_timeout: Duration::from_secs(10),
-            ping_every: Duration::from_secs(10),
-            stalled_after: Duration::from_secs(30),
-            most_under_way: 4 << 20,
-            backoff: Backoff::default(),
-        }
-    }
 }
 
 // === impl Client ===

@@ -30,7 +30,7 @@ impl Core {
     }
 
     fn try_append(&mut self, lane: Lane, batch: &Batch) -> Result<Position, Reason> {
-        if !self.ready {
+        if !self.is_ready() {
             return Err(Reason::Unwritable);
         }
         let length = u32::try_from(batch.events.len()).map_err(|_| Reason::TooLarge)?;
@@ -148,7 +148,7 @@ impl Core {
 
     /// Not in a directory of another process.
     fn may_write(&self) -> io::Result<()> {
-        if self.ready { Ok(()) } else { Err(io::Error::other("another process has the spool")) }
+        if self.is_ready() { Ok(()) } else { Err(io::Error::other("another process has the spool")) }
     }
 
     /// The file that takes the next record: that of the last segment, or a new one when it would grow too large, or is

@@ -32,6 +32,17 @@ pub(super) struct LaneState {
     pub dirty: bool,
 }
 
+/// Whether the directory may be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Access {
+    /// It could not be read yet. Nothing is written: a number could be given twice.
+    Unknown,
+    /// What is in it is known.
+    Ready,
+    /// Another process has what was put in the place of ours.
+    LockedOut,
+}
+
 /// All of it.
 pub(super) struct Core {
     pub disk: Arc<dyn Disk>,
@@ -39,13 +50,10 @@ pub(super) struct Core {
     pub limits: Limits,
     pub boot: BootId,
     pub epoch: u64,
-    /// What is on disk is known. Without that nothing is written: a number could be given twice.
-    pub ready: bool,
+    pub access: Access,
     /// How often that was tried.
     pub recoveries: u32,
     pub lock: Option<Lock>,
-    /// Another process has the directory that was put in the place of ours. Nothing is `ready` then.
-    pub is_locked_out: bool,
     pub marks_file: MarksFile,
     /// Marks were changed and could not be written.
     pub unsaved: bool,
@@ -89,10 +97,9 @@ impl Core {
             limits,
             boot,
             epoch: 0,
-            ready: false,
+            access: Access::Unknown,
             recoveries: 0,
             lock: None,
-            is_locked_out: false,
             marks_file: MarksFile::default(),
             unsaved: false,
             lanes: Default::default(),
@@ -101,6 +108,10 @@ impl Core {
             directory_dirty: false,
             faults: Faults::default(),
         }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.access == Access::Ready
     }
 
     pub(super) fn lane(&mut self, lane: Lane) -> &mut LaneState {
@@ -134,8 +145,8 @@ impl Core {
         Stats {
             bytes: self.bytes(),
             limit: self.limits.bytes,
-            is_ready: self.ready,
-            is_locked_out: self.is_locked_out,
+            is_ready: self.is_ready(),
+            is_locked_out: self.access == Access::LockedOut,
             lanes,
             faults: self.faults.clone(),
         }
@@ -183,7 +194,7 @@ impl Core {
         let state = self.lane(lane);
         state.stats.lost[reason.index()] += events;
         state.marks.pending[reason.index()].add(events, first_time, last_time);
-        if self.ready {
+        if self.is_ready() {
             self.save_marks();
         }
     }

@@ -101,7 +101,7 @@ impl Core {
             payload_crc: 0,
         };
         let mut losses = Vec::new();
-        let mut lost = 0;
+        let mut newly_lost = 0;
         let mut offset = 0;
         while marks.given.at >= (Position { epoch, sequence: next }) && next <= segment.last {
             let Ok(Some(found)) = segment::find(file, segment.name, offset, segment.end) else { break };
@@ -119,7 +119,7 @@ impl Core {
             }
             losses.push(match found.header.kind {
                 Kind::Events => {
-                    lost += found.header.count;
+                    newly_lost += found.header.count;
                     let after = found.header.events_after();
                     loss(sequence, sequence, events_before, after, (first_time, last_time))
                 }
@@ -131,16 +131,16 @@ impl Core {
         if next <= segment.last {
             let times = (segment.first_time, segment.last_time);
             let rest = loss(next, segment.last, events, segment.events_after, times);
-            lost += rest.count;
+            newly_lost += rest.count;
             while let Ok(Some(found)) = segment::find(file, segment.name, offset, segment.end) {
                 offset = found.offset + found.header.size();
                 if found.header.sequence >= next && found.header.kind != Kind::Events {
-                    lost = lost.saturating_sub(found.header.count);
+                    newly_lost = newly_lost.saturating_sub(found.header.count);
                 }
             }
             losses.push(rest);
         }
-        (losses, lost)
+        (losses, newly_lost)
     }
 
     /// Adds to the loss that the segment before ends with, unless the backend may have that already. So a long outage

@@ -72,13 +72,10 @@
 //!
 //! | crate | what is missing |
 //! |---|---|
-//! | yaque 0.6 | no limit of bytes and no dropping of the oldest; what was left by a crash must be recovered by a call that panics on a file with a foreign name in its folder and on a lock file that it cannot parse; no checksum of the payload is documented, and "if you suppose your data was corrupted" it offers to recover with loss, uncounted; state is written when the queue is dropped |
-//! | commitlog 0.2 | a log by offset without acknowledgement or a limit of bytes; indexes are memory-mapped |
+//! | yaque 0.6 | its state is written when the queue is dropped; what a crash leaves is recovered by a call that panics on a file with a foreign name in its folder and on a lock file that it cannot parse; corrupted data is recovered "with loss" that nothing counts |
+//! | commitlog 0.2 | a log by offset, without acknowledgements; its indexes are memory-mapped, so a file that is cut is a signal, not an error |
 //! | okaywal 0.3 | a log for a store behind it, not a queue; "do not use in any production projects", format unstable |
-//! | redb 4 | one file of pages: after one failed write every transaction fails until it is reopened, opening after a full disk panicked for years (its issue 620), it does not return space except by compaction, which needs room, and a damaged page is an error of the whole, not one record to skip |
-//! | fjall 3 | after one failed flush it is poisoned ("it's best to let the application crash and try to recover"); a damaged journal is an error at opening; no dropping by lane that says what was dropped |
-//! | sled | newest is 1.0.0-alpha; calls itself beta; no limit of bytes |
-//! | rusqlite | one file: `SQLITE_CORRUPT` of a page ends all reading that needs it, a full disk also ends deleting (a delete writes a journal first), and a file that is deleted while open is written to unseen |
+//! | redb 4 | one file of pages: after one call of the file system that failed, all fail until it is closed and opened again, which a full disk makes happen |
 //!
 //! What these have in common is that they protect the whole against the part: one bad place and they stop, which is right
 //! for a database. A spool must go on.
@@ -222,7 +219,7 @@ impl Spool {
         let limits = Limits { bytes: limits.bytes.max(64 << 10), ..limits };
         let mut core = Core::new(disk.clone(), directory.to_owned(), boot, limits);
         for _ in 0..=RECOVERIES {
-            if !core.ready {
+            if !core.is_ready() {
                 core.recover().map_err(|_| OpenError::Locked {
                     directory: directory.to_owned(),
                     holder: disk::holder(&directory.join(upkeep::LOCK)),
@@ -233,7 +230,7 @@ impl Spool {
             segments: core.lanes.iter().map(|lane| lane.segments.len()).sum(),
             marks_lost: core.faults.marks_lost > 0,
             foreign: core.faults.foreign,
-            ready: core.ready,
+            ready: core.is_ready(),
         };
         let shared = Arc::new(Shared { disk, core: Mutex::new(core), appended: Notify::new() });
         Ok((Self { shared: shared.clone() }, Reader::new(shared), recovered))
@@ -275,7 +272,7 @@ impl Spool {
         let failed = unsynced.sync(&*self.shared.disk, &directory);
         let mut core = self.shared.core();
         core.synced(&failed);
-        if failed.is_empty() && core.ready && !core.unsaved {
+        if failed.is_empty() && core.is_ready() && !core.unsaved {
             return Ok(());
         }
         Err(NotDurable(directory))

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    core::Core,
+    core::{Access, Core},
     disk::Open,
     marks::{Mark, Marks, Pending},
     record::Kind,
@@ -39,7 +39,7 @@ impl Core {
         // Of what fails here, listing or writing will tell.
         let _ = self.disk.create_directory(&self.directory);
         self.take_lock()?;
-        self.is_locked_out = false;
+        self.access = Access::Unknown;
         let tolerant = self.recoveries >= RECOVERIES;
         self.recoveries += 1;
         match self.look(tolerant) {
@@ -111,7 +111,7 @@ impl Core {
         for lane in Lane::ALL {
             self.restore_ends(lane);
         }
-        self.ready = true;
+        self.access = Access::Ready;
         self.save_marks();
         self.remove_acknowledged();
     }

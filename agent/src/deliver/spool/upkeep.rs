@@ -3,6 +3,7 @@
 use std::{collections::HashSet, io, path::Path, sync::Arc};
 
 use super::{
+    core::Access,
     core::Core,
     disk::{Disk, DiskFile, Open},
     marks::{LaneMarks, Pending},
@@ -89,8 +90,7 @@ impl Core {
     /// Another process has what is at our path now. Nothing is read or written there until it is gone; what was in our
     /// directory and not acknowledged counts as missing.
     fn lock_out(&mut self) {
-        self.ready = false;
-        self.is_locked_out = true;
+        self.access = Access::LockedOut;
         self.recoveries = 0;
         self.faults.locked_out += 1;
         self.marks_file.open(None);
@@ -149,7 +149,7 @@ impl Core {
 
     /// What is tried again until it works.
     pub(super) fn retry(&mut self) {
-        if !self.ready {
+        if !self.is_ready() {
             // Whoever has the directory now may leave it later.
             let _ = self.recover();
             return;

@@ -1,0 +1,8 @@
+//! The client and enrolment, against a real server with real TLS.
+
+mod agent;
+mod authority;
+mod backend;
+mod delivery;
+mod enrolment;
+mod trust;

@@ -1,0 +1,8 @@
+//! The way of events to the backend, without kernel programs: spool, writer, client, enrolment.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which Clippy does not know as such")]
+
+mod client;
+mod memory_disk;
+mod spool_kill;
+mod spool_model;
+mod writer;
