@@ -19,6 +19,7 @@
 
 mod agent;
 mod cgroup;
+mod delivery;
 mod event;
 mod files;
 mod netns;
@@ -34,6 +35,7 @@ mod watched;
 
 pub use agent::{Agent, Summary, instance, nightjar, nightjar_path, programs_of, socket_of, status_of};
 pub use cgroup::{Cgroup, cgroup_hierarchy};
+pub use delivery::{Backend, Counts, Feeder, Stored, backend_command, backend_path, free_address};
 pub use event::{
     Event, Expect, Expected, credentials, exec, exec_failed, exit, file, fits, fork, loss, network,
 };

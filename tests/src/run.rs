@@ -81,6 +81,12 @@ pub fn rawnet_path() -> PathBuf {
     helper("rawnet")
 }
 
+/// Where the program is that delivers events that it makes up.
+#[must_use]
+pub fn feeder_path() -> PathBuf {
+    helper("feeder")
+}
+
 fn helper(name: &str) -> PathBuf {
     let test = env::current_exe().expect("the path of this program");
     let folder = test.ancestors().nth(2).expect("target/debug/deps/test");

@@ -1,0 +1,177 @@
+//! Delivers events that it makes up: what an agent does after its pipeline, with no kernel programs before it, so that
+//! each event that was made is known. Ends when its standard input does.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use nightjar::deliver::{Delivery, Options, connect::Target, spool::Limits};
+use nightjar_proto::v1::{
+    Event, Exec, File as ProtoFile, FileActivity, Loss, Process, Telemetry, event::Body,
+};
+use prost::Message as _;
+use prost_types::Timestamp;
+
+/// How often events are made.
+const TICK: Duration = Duration::from_millis(2);
+/// How often is told how far all is handed over.
+const MARK: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// URL of the backend
+    #[arg(long)]
+    backend: String,
+    /// State directory
+    #[arg(long)]
+    state: PathBuf,
+    /// Number and time of each event are appended to this, 16 bytes an event, before it is handed over
+    #[arg(long)]
+    log: PathBuf,
+    /// Number of the first event
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Events a second
+    #[arg(long, default_value_t = 5000)]
+    rate: u64,
+    /// Most events; none: until the end of the input
+    #[arg(long)]
+    events: Option<u64>,
+    /// Most bytes of the spool
+    #[arg(long, default_value_t = 64 << 20)]
+    spool: u64,
+    /// Seconds that the clock is wrong by
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    clock: i64,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let options = Options {
+        target: Target::parse(&arguments.backend, None, None, true)?,
+        state: arguments.state.clone(),
+        limits: Limits { bytes: arguments.spool, sync_every: Duration::from_secs(1) },
+        host: "feeder".to_owned(),
+        version: "0.0.0".to_owned(),
+        plaintext_name: "feeder".to_owned(),
+    };
+    let log = OpenOptions::new().create(true).append(true).open(&arguments.log).context("the log")?;
+    let (delivery, link) = Delivery::open(options)?;
+    let complete_until = link.complete_until;
+    let linked = link.start(std::future::pending())?;
+    if let Some(since) = complete_until {
+        hand_over(&delivery, &absence(since, now(0)));
+    }
+    make(&arguments, &delivery, log)?;
+    delivery.complete_until(SystemTime::now());
+    let status = delivery.status();
+    delivery.close();
+    drop(linked);
+    let lost: u64 = status.lost.iter().map(|drops| drops.count).sum();
+    println!("{{\"events\":{},\"lost\":{lost},\"state\":{:?}}}", status.events, status.state);
+    Ok(())
+}
+
+fn make(arguments: &Arguments, delivery: &Delivery, mut log: File) -> Result<()> {
+    let ended = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&ended);
+    thread::spawn(move || {
+        let _ended = io::stdin().read_to_end(&mut Vec::new());
+        seen.store(true, Ordering::Relaxed);
+    });
+    let (start, mut marked) = (Instant::now(), Instant::now());
+    let mut made = 0;
+    let most = arguments.events.unwrap_or(u64::MAX);
+    while !ended.load(Ordering::Relaxed) && made < most {
+        let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let due = (micros.saturating_mul(arguments.rate) / 1_000_000).min(most);
+        while made < due {
+            let (number, time) = (arguments.from + made, now(arguments.clock));
+            let mut line = [0; 16];
+            line[..8].copy_from_slice(&number.to_le_bytes());
+            line[8..].copy_from_slice(&time.to_le_bytes());
+            log.write_all(&line).context("the log")?;
+            hand_over(delivery, &event(number, time));
+            made += 1;
+        }
+        if marked.elapsed() >= MARK {
+            marked = Instant::now();
+            delivery.complete_until(UNIX_EPOCH + Duration::from_nanos(now(arguments.clock)));
+        }
+        thread::sleep(TICK);
+    }
+    Ok(())
+}
+
+fn hand_over(delivery: &Delivery, event: &Event) {
+    delivery.event(event, &event.encode_to_vec());
+}
+
+/// Nanoseconds since 1970, by a clock that is wrong by so many seconds.
+fn now(wrong: i64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(now.as_nanos()).unwrap_or_default();
+    now.saturating_add_signed(wrong.saturating_mul(1_000_000_000))
+}
+
+fn timestamp(time: u64) -> Timestamp {
+    (UNIX_EPOCH + Duration::from_nanos(time)).into()
+}
+
+/// Every second event is one of a file, so that both lanes have some. Its number is the process ID, as far as that goes,
+/// and the end of its ID.
+fn event(number: u64, time: u64) -> Event {
+    let is_file = number % 2 == 1;
+    let (kind, body) = if is_file {
+        let path = format!("/srv/data/{}/{}.txt", number % 97, number * 7919 % 100_003);
+        ("file.open", Body::File(FileActivity { path, ..FileActivity::default() }))
+    } else {
+        ("process.exec", Body::Exec(Exec::default()))
+    };
+    Event {
+        schema: 1,
+        id: format!("00000000-0000-7000-8000-{number:012x}"),
+        time: Some(timestamp(time)),
+        kind: kind.to_owned(),
+        host: "feeder".to_owned(),
+        process: Some(Process {
+            pid: u32::try_from(number).unwrap_or(u32::MAX),
+            exec_id: format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            exe: Some(ProtoFile { path: "/usr/bin/feeder".to_owned(), ..ProtoFile::default() }),
+            args: vec!["feeder".to_owned(), format!("--number={number}")],
+            uid: Some(0),
+            user: "root".to_owned(),
+            ..Process::default()
+        }),
+        parent: None,
+        body: Some(body),
+    }
+}
+
+/// As the agent tells that it was not there.
+fn absence(since: u64, until: u64) -> Event {
+    let loss = Loss { hook: "agent".to_owned(), reason: "not_running".to_owned(), ..Loss::default() };
+    Event {
+        schema: 1,
+        id: format!("absence-{until}"),
+        time: Some(timestamp(until)),
+        kind: "telemetry.loss".to_owned(),
+        host: "feeder".to_owned(),
+        body: Some(Body::Telemetry(Telemetry {
+            losses: vec![loss],
+            since: Some(timestamp(since)),
+            until: Some(timestamp(until)),
+        })),
+        ..Event::default()
+    }
+}
