@@ -49,6 +49,7 @@ const SERVICES: &[&str] = &[
 const SHARED_BYTES: &[&str] = &[
     ".nightjar.agent.v1.TailResponse",
     ".nightjar.backend.v1.EventsResponse",
+    ".nightjar.backend.v1.TailResponse",
     ".nightjar.v1.Batch",
     ".nightjar.v1.TailEvents",
 ];
