@@ -336,6 +336,7 @@ async fn main() {
         health: None,
         plaintext: true,
         files: None,
+        names: Vec::new(),
         most_connections: 64,
         limits,
     };

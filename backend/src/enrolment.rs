@@ -1,13 +1,14 @@
-//! Gives a certificate to who has a token.
+//! Gives a certificate to who has a token, or one that is still good.
 
 use std::sync::Arc;
 
-use nightjar_proto::v1::{EnrolRequest, EnrolResponse, enrolment_server};
+use nightjar_proto::v1::{EnrolRequest, EnrolResponse, RenewRequest, enrolment_server};
 use tonic::{Request, Response, Status};
 
 use crate::{
-    ca::Authority,
-    registry::{Registry, TokenError},
+    ca::{Authority, Signed},
+    registry::{AdmissionError, Registry, TokenError},
+    tls::Peer,
 };
 
 /// The service.
@@ -26,17 +27,34 @@ impl Enrolment {
     pub fn new(registry: Arc<Registry>, authority: Option<Arc<Authority>>) -> Self {
         Self { registry, authority }
     }
+
+    fn authority(&self) -> Result<&Authority, Status> {
+        self.authority.as_deref().ok_or_else(|| {
+            Status::failed_precondition(
+                "this backend has no authority of its own; ask its operator for a certificate",
+            )
+        })
+    }
+
+    /// Gives what was signed to an agent, once it is written when that ends.
+    fn give(&self, agent_id: String, signed: Signed) -> Result<Response<EnrolResponse>, Status> {
+        let Signed { certificate_pem, root_pem, expires } = signed;
+        let written = self.registry.certify(&agent_id, expires.saturating_mul(1_000_000_000));
+        written.map_err(|error| match error {
+            AdmissionError::Registry(_) => Status::unavailable(error.to_string()),
+            AdmissionError::Unknown(_) | AdmissionError::Revoked(_) => {
+                Status::permission_denied(error.to_string())
+            }
+        })?;
+        Ok(Response::new(EnrolResponse { agent_id, certificate_pem, ca_pem: root_pem, expires }))
+    }
 }
 
 #[tonic::async_trait]
 impl enrolment_server::Enrolment for Enrolment {
     async fn enrol(&self, request: Request<EnrolRequest>) -> Result<Response<EnrolResponse>, Status> {
         let EnrolRequest { token, csr_pem, host, version } = request.into_inner();
-        let authority = self.authority.as_ref().ok_or_else(|| {
-            Status::failed_precondition(
-                "this backend has no authority of its own; ask its operator for a certificate",
-            )
-        })?;
+        let authority = self.authority()?;
         // Looked at before the token is used up.
         authority.sign(&csr_pem, "").map_err(|error| Status::invalid_argument(error.to_string()))?;
         let agent_id = self.registry.enrol(&token, &host, &version).map_err(|error| match error {
@@ -45,12 +63,20 @@ impl enrolment_server::Enrolment for Enrolment {
         })?;
         let signed =
             authority.sign(&csr_pem, &agent_id).map_err(|error| Status::internal(error.to_string()))?;
-        tracing::info!("agent {agent_id} on {host} is enrolled");
-        Ok(Response::new(EnrolResponse {
-            agent_id,
-            certificate_pem: signed.certificate_pem,
-            ca_pem: signed.root_pem,
-            expires: signed.expires,
-        }))
+        tracing::info!("agent {agent_id} on {host:?} is enrolled");
+        self.give(agent_id, signed)
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<EnrolResponse>, Status> {
+        let authority = self.authority()?;
+        let name = request.extensions().get::<Peer>().and_then(|peer| peer.name.clone());
+        let agent_id = name.ok_or_else(|| {
+            Status::unauthenticated("only who has a certificate can renew it; enrol by a token instead")
+        })?;
+        let signed = authority.sign(&request.into_inner().csr_pem, &agent_id);
+        let signed = signed.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let response = self.give(agent_id.clone(), signed)?;
+        tracing::info!("the certificate of agent {agent_id} is renewed");
+        Ok(response)
     }
 }

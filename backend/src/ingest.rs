@@ -21,7 +21,7 @@ use crate::{
     check,
     hour::now,
     locks,
-    registry::{AdmissionError, Registry, Session},
+    registry::{self, AdmissionError, Kind, Registry, Session},
     store::{
         Pending, Store, StoreError,
         index::{Index, Stream},
@@ -30,13 +30,16 @@ use crate::{
 };
 
 /// The one schema of the protocol that there is so far.
-pub const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 1;
 
 /// How long an agent may take to say who it is.
 const HELLO: Duration = Duration::from_secs(30);
 
 /// When an agent may come back that was refused because of the store.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// When one may come back whose place another connection took.
+const REPLACED: Duration = Duration::from_secs(10);
 
 /// Least and most that one agent may have under way, in bytes.
 const CREDIT: std::ops::RangeInclusive<u64> = 256 << 10..=4 << 20;
@@ -100,30 +103,25 @@ impl Ingest {
         let Some(publish_request::Message::Hello(hello)) = first.message else {
             return Err(refused(Refusal::Protocol, "the first message must be hello"));
         };
-        let oldest = if hello.oldest_schema == 0 { hello.schema } else { hello.oldest_schema };
-        if !(oldest..=hello.schema).contains(&SCHEMA) {
-            let detail =
-                format!("the agent speaks schema {oldest} to {}, this backend {SCHEMA}", hello.schema);
-            return Err(refused(Refusal::Schema, detail));
-        }
-        let named = peer.name.as_ref().is_some_and(|name| *name == hello.agent_id);
-        if !(named || peer.plaintext) || hello.agent_id.is_empty() || hello.agent_id.len() > 128 {
+        let schema = speaks(hello.schema, hello.oldest_schema);
+        let schema = schema.map_err(|detail| refused(Refusal::Schema, detail))?;
+        if !peer.is(&hello.agent_id) {
             let name = peer.name.as_deref().unwrap_or("none");
             let detail = format!("agent {:?} came with a certificate of {name}", hello.agent_id);
             return Err(refused(Refusal::UnknownAgent, detail));
         }
         let (host, version) = (&hello.host, &hello.agent_version);
-        let session =
-            self.registry.admit(&hello.agent_id, host, version, peer.plaintext).map_err(|error| {
-                let reason = match error {
-                    AdmissionError::Unknown(_) => Refusal::UnknownAgent,
-                    AdmissionError::Revoked(_) => Refusal::Revoked,
-                    AdmissionError::Registry(_) => Refusal::Busy,
-                };
-                refused(reason, error.to_string())
-            })?;
+        let session = self.registry.admit(&hello.agent_id, host, version, peer.anybody, Kind::Publishing);
+        let session = session.map_err(|error| {
+            let reason = match error {
+                AdmissionError::Unknown(_) => Refusal::UnknownAgent,
+                AdmissionError::Revoked(_) => Refusal::Revoked,
+                AdmissionError::Registry(_) => Refusal::Busy,
+            };
+            refused(reason, error.to_string())
+        })?;
         let welcome = Welcome {
-            schema: SCHEMA,
+            schema,
             acknowledged: acknowledged(&locks::read(&self.store.state().index), &hello),
             credit_bytes: self.credit(),
             max_uncompressed_bytes: check::MOST_UNCOMPRESSED as u64,
@@ -139,7 +137,6 @@ impl Ingest {
         mut requests: Streaming<PublishRequest>,
         to_agent: &ToAgent,
     ) -> End {
-        let agent = session.agent().to_owned();
         let (waiting, to_acknowledge) = mpsc::channel(MOST_WAITING);
         let acknowledging = self.acknowledge(to_acknowledge, to_agent);
         tokio::pin!(acknowledging);
@@ -149,9 +146,7 @@ impl Ingest {
             let message = tokio::select! {
                 message = requests.message() => message,
                 end = &mut acknowledging => return end,
-                () = session.revoked() => {
-                    break refused(Refusal::Revoked, AdmissionError::Revoked(agent.clone()).to_string());
-                }
+                end = session.ended() => break ended(end),
             };
             let batch = match message {
                 Ok(Some(PublishRequest { message: Some(publish_request::Message::Batch(batch)) })) => batch,
@@ -245,12 +240,36 @@ impl ingest_server::Ingest for Ingest {
     }
 }
 
+/// The schema that both sides speak.
+///
+/// # Errors
+/// Says why there is none.
+pub fn speaks(newest: u32, oldest: u32) -> Result<u32, String> {
+    let oldest = if oldest == 0 { newest } else { oldest };
+    if (oldest..=newest).contains(&SCHEMA) {
+        return Ok(SCHEMA);
+    }
+    Err(format!(
+        "the agent speaks schema {oldest} to {newest}, this backend {SCHEMA}; update the older of them"
+    ))
+}
+
 async fn answer(to_agent: &ToAgent, message: publish_response::Message) -> Result<(), End> {
     to_agent.send(Ok(PublishResponse { message: Some(message) })).await.map_err(|_| End::Gone)
 }
 
 fn refused(reason: Refusal, detail: impl Into<String>) -> End {
     End::Refused(Refused { reason: reason.into(), detail: detail.into(), ..Refused::default() })
+}
+
+/// A session that another one ended. One that was replaced does not come back at once: two hosts with one certificate
+/// would take the place of each other for ever.
+fn ended(end: registry::End) -> End {
+    let (reason, retry_after) = match end {
+        registry::End::Revoked => (Refusal::Revoked, 0),
+        registry::End::Replaced => (Refusal::Replaced, crate::hour::nanoseconds(REPLACED)),
+    };
+    End::Refused(Refused { reason: reason.into(), detail: end.to_string(), retry_after, batch: None })
 }
 
 fn by_store(error: &StoreError) -> End {

@@ -1,7 +1,8 @@
 //! The backend of Nightjar: takes what agents send, keeps it and shows it.
 //!
 //! A batch comes by [`ingest`], is looked through ([`check`]), handed to the [`store`] and acknowledged when it is
-//! durable. [`registry`], [`ca`] and [`tls`] decide who may send; [`admin`] is what the subcommands ask.
+//! durable. [`registry`], [`ca`] and [`tls`] decide who may send; by [`control`] agents are steered and watched
+//! ([`tails`]); [`admin`] is what the subcommands ask.
 
 #![forbid(unsafe_code)]
 
@@ -17,5 +18,6 @@ mod locks;
 pub mod registry;
 pub mod server;
 pub mod store;
+pub mod tails;
 pub mod tls;
 pub mod wire;

@@ -23,13 +23,14 @@ use tonic::transport::Server;
 
 use crate::{
     admin::Admin,
-    ca::Authority,
+    ca::{self, Authority},
     check,
-    control::Control,
+    control::{Control, LastTold},
     enrolment::Enrolment,
     ingest::Ingest,
     registry::Registry,
     store::{Limits, Store, state::Condition},
+    tails::Tails,
     tls::{self, Certificates, Files, Security},
 };
 
@@ -54,8 +55,10 @@ pub struct Settings {
     pub health: Option<SocketAddr>,
     /// Without TLS; only for loopback.
     pub plaintext: bool,
-    /// The operator's own certificates; none: those of `init`.
+    /// The operator's own certificates; none: those of `init`, which are made if there are none yet.
     pub files: Option<Files>,
+    /// Names that agents reach this backend by, for its own certificate.
+    pub names: Vec<String>,
     /// Most connections at once.
     pub most_connections: usize,
     /// What the store may take.
@@ -91,7 +94,7 @@ pub fn tls_dir(dir: &Path) -> PathBuf {
 /// # Errors
 /// When the data directory, the certificates or an address cannot be used.
 pub async fn start(settings: Settings) -> Result<Running> {
-    let Settings { dir, listen, health, plaintext, files, most_connections, limits } = settings;
+    let Settings { dir, listen, health, plaintext, files, names, most_connections, limits } = settings;
     let waiting = u64::try_from(limits.waiting_bytes)?;
     ensure!(
         !plaintext || listen.ip().is_loopback(),
@@ -101,17 +104,20 @@ pub async fn start(settings: Settings) -> Result<Running> {
         health.is_none_or(|address| address.ip().is_loopback()),
         "health is only told on loopback; give --health an address such as 127.0.0.1:4318"
     );
+    let store = Arc::new(Store::open(&dir, limits)?);
+    let registry = Arc::new(Registry::open(&dir)?);
     let own = tls_dir(&dir);
-    let authority = (files.is_none() && !plaintext).then(|| Authority::open(&own)).transpose();
-    let authority =
-        authority.context("there are no certificates; run nightjar-backend init first")?.map(Arc::new);
+    let authority = if files.is_none() && !plaintext {
+        Some(Arc::new(authority(&own, &names, &registry)?))
+    } else {
+        None
+    };
     let security = if plaintext {
         Security::Plaintext
     } else {
-        Security::Tls(Certificates::open(files.unwrap_or_else(|| Files::own(&own)))?)
+        let elsewhere = files.is_some();
+        Security::Tls(Certificates::open(files.unwrap_or_else(|| Files::own(&own)), elsewhere)?)
     };
-    let store = Arc::new(Store::open(&dir, limits)?);
-    let registry = Arc::new(Registry::open(&dir)?);
     // Who finds the address of agents finds the others too.
     let health_listener = match health {
         Some(health) => {
@@ -126,6 +132,7 @@ pub async fn start(settings: Settings) -> Result<Running> {
     let (stop, stopped) = watch::channel(false);
     let mut tasks = tokio::task::JoinSet::new();
 
+    let (tails, last_told) = (Arc::new(Tails::default()), Arc::new(LastTold::default()));
     let ingest = Ingest::new(Arc::clone(&store), Arc::clone(&registry), waiting);
     let largest = check::MOST_COMPRESSED + (64 << 10);
     let agents = Server::builder()
@@ -136,17 +143,29 @@ pub async fn start(settings: Settings) -> Result<Running> {
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .add_service(IngestServer::new(ingest).max_decoding_message_size(largest))
         .add_service(
-            ControlServer::new(Control::new(Arc::clone(&registry))).max_decoding_message_size(largest),
+            ControlServer::new(Control::new(
+                Arc::clone(&registry),
+                Arc::clone(&tails),
+                Arc::clone(&last_told),
+            ))
+            .max_decoding_message_size(largest),
         )
-        .add_service(EnrolmentServer::new(Enrolment::new(Arc::clone(&registry), authority)));
+        .add_service(EnrolmentServer::new(Enrolment::new(Arc::clone(&registry), authority.clone())));
     let connections = tls::accept(listener, Arc::new(security), most_connections);
     let end = over(stopped.clone());
     tasks.spawn(async move {
         Ok(agents.serve_with_incoming_shutdown(ReceiverStream::new(connections), end).await?)
     });
 
-    let admin = Server::builder()
-        .add_service(BackendServer::new(Admin::new(Arc::clone(&store), Arc::clone(&registry))));
+    let admin = Admin {
+        store: Arc::clone(&store),
+        registry: Arc::clone(&registry),
+        authority: authority.clone(),
+        tails,
+        last_told,
+        address: Some(address),
+    };
+    let admin = Server::builder().add_service(BackendServer::new(admin));
     let end = over(stopped.clone());
     tasks.spawn(async move {
         Ok(admin.serve_with_incoming_shutdown(UnixListenerStream::new(admin_listener), end).await?)
@@ -157,7 +176,7 @@ pub async fn start(settings: Settings) -> Result<Running> {
         let end = over(stopped.clone());
         tasks.spawn(async move { Ok(axum::serve(listener, routes).with_graceful_shutdown(end).await?) });
     }
-    tasks.spawn(flush(Arc::clone(&registry), stopped));
+    tasks.spawn(tend(Arc::clone(&registry), authority, stopped));
     Ok(Running { address, store, registry, stop, tasks })
 }
 
@@ -187,14 +206,50 @@ fn health_routes(store: Arc<Store>) -> Router {
     Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(ready))
 }
 
-async fn flush(registry: Arc<Registry>, stopped: watch::Receiver<bool>) -> Result<()> {
+/// The authority of a data directory, which is made if there is none.
+fn authority(dir: &Path, names: &[String], registry: &Registry) -> Result<Authority> {
+    if !ca::exists(dir) {
+        let enrolled = registry.agents().iter().filter(|(_, agent, _)| agent.certificate_ends > 0).count();
+        ensure!(
+            enrolled == 0,
+            "{} has no certificates, but {enrolled} agents have some of it; put them back from a copy, or run init to \
+             begin anew: then all agents must be enrolled again",
+            dir.display()
+        );
+        ca::create(dir, &ca::all_names(names))?;
+        tracing::info!("certificates for this backend are made in {}", dir.display());
+    }
+    let authority = Authority::open(dir)?;
+    if authority.refresh(names)? {
+        tracing::info!("the certificate of this backend is made again");
+    }
+    Ok(authority)
+}
+
+/// Does what is to be done now and then: writes when agents were last seen, and renews the backend's certificate, which
+/// is taken for new connections when the file has changed.
+async fn tend(
+    registry: Arc<Registry>,
+    authority: Option<Arc<Authority>>,
+    stopped: watch::Receiver<bool>,
+) -> Result<()> {
     let end = over(stopped);
     tokio::pin!(end);
     loop {
         let ended = tokio::time::timeout(FLUSH, &mut end).await.is_ok();
-        let registry = Arc::clone(&registry);
-        if let Err(error) = tokio::task::spawn_blocking(move || registry.flush()).await? {
+        let (registry, authority) = (Arc::clone(&registry), authority.clone());
+        let work = move || {
+            let refreshed = authority.map_or(Ok(false), |authority| authority.refresh(&[]));
+            (registry.flush(), refreshed)
+        };
+        let (flushed, refreshed) = tokio::task::spawn_blocking(work).await?;
+        if let Err(error) = flushed {
             tracing::warn!("{error}");
+        }
+        match refreshed {
+            Ok(true) => tracing::info!("the certificate of this backend is made again"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!("the certificate of this backend is not renewed: {error}"),
         }
         if ended {
             return Ok(());

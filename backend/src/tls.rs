@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     net::SocketAddr,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex},
@@ -33,6 +34,9 @@ use crate::locks;
 
 /// How long a client may take for the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Longest name of an agent, in bytes.
+const LONGEST_NAME: usize = 128;
 
 /// Files with the backend's certificate, its key and the roots of agents.
 #[derive(Debug, Clone)]
@@ -70,6 +74,8 @@ pub struct Peer {
     pub name: Option<String>,
     /// The connection is plaintext, from this host.
     pub plaintext: bool,
+    /// It need not be enrolled here.
+    pub anybody: bool,
 }
 
 /// One connection.
@@ -95,8 +101,13 @@ pub enum Security {
 /// Certificates, which are read again when the files change.
 pub struct Certificates {
     files: Files,
-    current: Mutex<(Vec<Option<SystemTime>>, Arc<ServerConfig>)>,
+    current: Mutex<(Vec<Version>, Arc<ServerConfig>)>,
+    /// None of the agents is enrolled here: the roots are the operator's.
+    elsewhere: bool,
 }
+
+/// When a file was written, and its inode: what tells that it is another.
+type Version = Option<(SystemTime, u64)>;
 
 /// Accepts connections, at most so many at once, and hands over those whose handshake is done.
 #[must_use]
@@ -135,6 +146,17 @@ pub fn accept(
     connections
 }
 
+// === impl Peer ===
+
+impl Peer {
+    /// Whether it may call itself so.
+    #[must_use]
+    pub fn is(&self, agent: &str) -> bool {
+        let named = self.plaintext || self.name.as_deref() == Some(agent);
+        named && !agent.is_empty() && agent.len() <= LONGEST_NAME
+    }
+}
+
 // === impl Security ===
 
 impl Security {
@@ -145,15 +167,17 @@ impl Security {
         place: OwnedSemaphorePermit,
     ) -> io::Result<Connection> {
         stream.set_nodelay(true)?;
-        let peer = Peer { address: Some(address), name: None, plaintext: matches!(self, Self::Plaintext) };
+        let address = Some(address);
         let Self::Tls(certificates) = self else {
+            let peer = Peer { address, name: None, plaintext: true, anybody: true };
             return Ok(Connection { stream: Stream::Plain(stream), peer, _place: place });
         };
         let config = certificates.config();
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let name = leaf.and_then(common_name);
-        Ok(Connection { stream: Stream::Tls(Box::new(stream)), peer: Peer { name, ..peer }, _place: place })
+        let peer = Peer { address, name, plaintext: false, anybody: certificates.elsewhere };
+        Ok(Connection { stream: Stream::Tls(Box::new(stream)), peer, _place: place })
     }
 }
 
@@ -166,22 +190,22 @@ fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
 // === impl Certificates ===
 
 impl Certificates {
-    /// Reads the files.
+    /// Reads the files. `elsewhere`: agents have certificates of the operator's and are not enrolled here.
     ///
     /// # Errors
     /// When one cannot be used.
-    pub fn open(files: Files) -> Result<Self, TlsError> {
-        let current = Mutex::new((files.times(), files.load()?));
-        Ok(Self { files, current })
+    pub fn open(files: Files, elsewhere: bool) -> Result<Self, TlsError> {
+        let current = Mutex::new((files.versions(), files.load()?));
+        Ok(Self { files, current, elsewhere })
     }
 
     /// As the files are now. Where they cannot be used what was read before is, and that is told.
     fn config(&self) -> Arc<ServerConfig> {
         let mut current = locks::lock(&self.current);
-        let times = self.files.times();
-        if times != current.0 {
+        let versions = self.files.versions();
+        if versions != current.0 {
             match self.files.load() {
-                Ok(config) => *current = (times, config),
+                Ok(config) => *current = (versions, config),
                 Err(error) => tracing::warn!("the certificate of before stays in use: {error}"),
             }
         }
@@ -196,12 +220,15 @@ impl Files {
     #[must_use]
     pub fn own(dir: &Path) -> Self {
         let file = |name| dir.join(name);
-        Self { certificate: file("server.pem"), key: file("server.key"), client_roots: file("ca.pem") }
+        Self { certificate: file("server.pem"), key: file("server.pem"), client_roots: file("ca.pem") }
     }
 
-    fn times(&self) -> Vec<Option<SystemTime>> {
-        let time = |path: &PathBuf| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-        [&self.certificate, &self.key, &self.client_roots].into_iter().map(time).collect()
+    fn versions(&self) -> Vec<Version> {
+        let version = |path: &PathBuf| {
+            let metadata = fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.ino()))
+        };
+        [&self.certificate, &self.key, &self.client_roots].into_iter().map(version).collect()
     }
 
     fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {

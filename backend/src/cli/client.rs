@@ -13,10 +13,14 @@ use tonic::{
 
 use crate::{
     admin::Admin,
+    ca::{self, Authority},
     registry::Registry,
     server,
     store::{Limits, Store},
 };
+
+/// Asks a backend.
+pub type Client = BackendClient<Channel>;
 
 /// Bytes that may be under way within this process.
 const PIPE: usize = 256 << 10;
@@ -25,7 +29,7 @@ const PIPE: usize = 256 << 10;
 ///
 /// # Errors
 /// When none runs and the directory cannot be opened.
-pub async fn connect(dir: &Path) -> Result<BackendClient<Channel>> {
+pub async fn connect(dir: &Path) -> Result<Client> {
     let path = server::socket(dir);
     match UnixStream::connect(&path).await {
         Ok(stream) => over(stream).await,
@@ -34,7 +38,15 @@ pub async fn connect(dir: &Path) -> Result<BackendClient<Channel>> {
             // What there is not is not to be made by looking.
             anyhow::ensure!(dir.is_dir(), "{} is not there; give --data, or start with init", dir.display());
             let store = Arc::new(Store::open(dir, Limits { reserve_bytes: 0, ..Limits::default() })?);
-            let admin = Admin::new(store, Arc::new(Registry::open(dir)?));
+            let own = server::tls_dir(dir);
+            let admin = Admin {
+                store,
+                registry: Arc::new(Registry::open(dir)?),
+                authority: ca::exists(&own).then(|| Authority::open(&own)).transpose()?.map(Arc::new),
+                tails: Arc::default(),
+                last_told: Arc::default(),
+                address: None,
+            };
             let server = Server::builder().add_service(BackendServer::new(admin));
             let once = tokio_stream::once(io::Result::Ok(there));
             tokio::spawn(server.serve_with_incoming(once));
@@ -44,7 +56,7 @@ pub async fn connect(dir: &Path) -> Result<BackendClient<Channel>> {
     }
 }
 
-async fn over<S>(stream: S) -> Result<BackendClient<Channel>>
+async fn over<S>(stream: S) -> Result<Client>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {

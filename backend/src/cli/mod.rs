@@ -1,30 +1,36 @@
 //! The command line.
 
 mod client;
+mod config;
 mod events;
 mod lists;
+mod printer;
 mod serve;
+mod table;
 
 use std::{
     io::{self, IsTerminal as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use nightjar_proto::backend::v1::{CreateTokenRequest, RevokeRequest};
+use nightjar_proto::backend::v1::{CreateTokenRequest, CreateTokenResponse, RevokeRequest};
 use tracing_subscriber::EnvFilter;
 
 use crate::{ca, hour::nanoseconds, server};
+
+/// Where data are, if it is not said.
+const DATA: &str = "/var/lib/nightjar-backend";
 
 /// Takes the events of Nightjar agents, keeps them and shows them.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 struct Cli {
     /// Directory with events, agents and certificates
-    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/nightjar-backend")]
+    #[arg(long, global = true, value_name = "DIR", default_value = DATA)]
     data: PathBuf,
     #[command(subcommand)]
     command: Command,
@@ -32,13 +38,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a certificate authority and a certificate for this backend
+    /// Make a certificate authority and a certificate for this backend, as serve does by itself when there are none
     Init {
-        /// Name or address that agents reach this backend by; may be given more than once
-        #[arg(long = "name", value_name = "HOST", default_values_t = ["localhost".to_owned(), "127.0.0.1".to_owned()])]
+        /// Name or address that agents reach this backend by, besides the host's own; may be given more than once
+        #[arg(long = "name", value_name = "HOST")]
         names: Vec<String>,
     },
-    /// Take events
+    /// Take events from agents
     Serve(serve::Arguments),
     /// Make a token by which one agent can be enrolled, once
     Token {
@@ -46,8 +52,10 @@ enum Command {
         #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
         valid: Duration,
     },
-    /// List agents
+    /// List agents, or show one of them
     Agents {
+        /// ID of the agent, the beginning of it, or the name of its host
+        agent: Option<String>,
         /// As JSON, one agent a line
         #[arg(long)]
         json: bool,
@@ -57,9 +65,14 @@ enum Command {
         /// Its ID, as agents shows it
         agent: String,
     },
-    /// Show events of all agents
+    /// Show stored events of all agents
     Events(events::Arguments),
-    /// List batches that did not come
+    /// Show what one agent sees just now, also what it does not deliver
+    Tail(events::Tail),
+    /// Give agents their configuration
+    #[command(subcommand)]
+    Config(config::Command),
+    /// List batches that did not come, and losses that agents told of
     Gaps {
         /// As JSON, one gap a line
         #[arg(long)]
@@ -94,28 +107,42 @@ fn run(cli: Cli) -> Result<()> {
     let runtime = runtime.context("cannot start threads")?;
     match cli.command {
         Command::Init { names } => {
-            ca::create(&server::tls_dir(&dir), names)?;
-            println!(
-                "certificates are in {}; now run nightjar-backend token",
-                server::tls_dir(&dir).display()
-            );
+            let (tls, names) = (server::tls_dir(&dir), ca::all_names(&names));
+            ca::create(&tls, &names)?;
+            println!("Certificates for {} are in {}. Next:", names.join(", "), tls.display());
+            println!("  {}", command(&dir, "serve"));
+            println!("  {}", command(&dir, "token"));
             Ok(())
         }
         Command::Serve(arguments) => runtime.block_on(serve::serve(dir, arguments)),
         Command::Token { valid } => runtime.block_on(async {
             let request = CreateTokenRequest { valid: nanoseconds(valid) };
             let created = client::connect(&dir).await?.create_token(request).await.map_err(client::told)?;
-            println!("{}", created.into_inner().token);
+            let CreateTokenResponse { token, address, .. } = created.into_inner();
+            println!("{token}");
+            eprintln!("On the agent's host:\n  nightjar enrol --backend {address} {token}");
             Ok(())
         }),
         Command::Revoke { agent } => runtime.block_on(async {
             client::connect(&dir).await?.revoke(RevokeRequest { agent }).await.map_err(client::told)?;
             Ok(())
         }),
-        Command::Agents { json } => runtime.block_on(lists::agents(&dir, json)),
+        Command::Agents { agent: None, json } => runtime.block_on(lists::agents(&dir, json)),
+        Command::Agents { agent: Some(agent), json } => runtime.block_on(lists::agent(&dir, agent, json)),
+        Command::Tail(arguments) => runtime.block_on(events::tail(&dir, arguments)),
+        Command::Config(command) => runtime.block_on(config::config(&dir, command)),
         Command::Gaps { json } => runtime.block_on(lists::gaps(&dir, json)),
         Command::Status { json } => runtime.block_on(lists::status(&dir, json)),
         Command::Events(arguments) => runtime.block_on(events::events(&dir, arguments)),
+    }
+}
+
+/// A command line for this backend.
+fn command(dir: &Path, subcommand: &str) -> String {
+    if dir == Path::new(DATA) {
+        format!("nightjar-backend {subcommand}")
+    } else {
+        format!("nightjar-backend --data {} {subcommand}", dir.display())
     }
 }
 

@@ -20,6 +20,9 @@ pub struct Arguments {
     /// Address and port that agents connect to
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4317")]
     listen: SocketAddr,
+    /// Name or address that agents reach this backend by, besides the host's own; may be given more than once
+    #[arg(long = "name", value_name = "HOST", conflicts_with_all = ["plaintext", "certificate"])]
+    names: Vec<String>,
     /// Loopback address and port for /healthz and /readyz
     #[arg(long, value_name = "ADDRESS")]
     health: Option<SocketAddr>,
@@ -49,13 +52,14 @@ pub struct Arguments {
     client_roots: Option<PathBuf>,
 }
 
-/// Serves until a signal.
+/// Serves until a signal. Where there are no certificates yet they are made.
 ///
 /// # Errors
 /// When it cannot start, or a part of it fails.
 pub async fn serve(dir: PathBuf, arguments: Arguments) -> Result<()> {
     let Arguments {
         listen,
+        names,
         health,
         retention,
         reserve,
@@ -82,6 +86,7 @@ pub async fn serve(dir: PathBuf, arguments: Arguments) -> Result<()> {
         health,
         plaintext,
         files,
+        names,
         most_connections: connections,
         limits,
     };
@@ -92,6 +97,9 @@ pub async fn serve(dir: PathBuf, arguments: Arguments) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
     let mut running = server::start(settings).await?;
     tracing::info!("agents connect to {}; events are in {}", running.address, dir.display());
+    if running.registry.agents().is_empty() && !plaintext {
+        tracing::info!("no agent is enrolled yet; {} makes a token for one", super::command(&dir, "token"));
+    }
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

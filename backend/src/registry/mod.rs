@@ -1,23 +1,29 @@
-//! Who may publish: agents, and the tokens by which they become such.
+//! Who may publish: agents, the tokens by which they become such, and the configuration that they are to have.
 //!
 //! Kept in `DIR/registry.redb`. What changes with every batch (last seen, lag) is kept in memory and written now and
-//! then; what is about access is durable before anybody hears of it.
+//! then; what is about access or configuration is durable before anybody hears of it.
+
+pub mod configuration;
+mod session;
 
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, RwLock},
+    sync::RwLock,
     time::Duration,
 };
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableTable, TableDefinition};
 use ring::{
     digest,
     rand::{SecureRandom, SystemRandom},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::sync::watch;
+pub use session::{End, Kind, Session};
+
+use configuration::{Answer, Configurations};
+use session::Sessions;
 
 use crate::{
     hour::{nanoseconds, now},
@@ -28,6 +34,9 @@ use crate::{
 const AGENTS: TableDefinition<&str, &[u8]> = TableDefinition::new("agents");
 /// Hash to the end of its time, in nanoseconds since 1970. The token itself is nowhere.
 const TOKENS: TableDefinition<&str, u64> = TableDefinition::new("tokens");
+
+/// Most characters that are kept of a text that an agent chose.
+const LONGEST_TEXT: usize = 1024;
 
 /// What is known of an agent. Times are in nanoseconds since 1970, 0 where there is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,11 +58,21 @@ pub struct Agent {
     pub sensors_served: u32,
     /// All sensors that it has.
     pub sensors: u32,
+    /// When its certificate ends, if this backend gave it one.
+    pub certificate_ends: u64,
+    /// Version of the configuration that it has from here; empty: its own files.
+    pub configuration: String,
+    /// What it last said to one.
+    pub answer: Answer,
 }
 
 /// Why the registry cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {error}; the registry must be readable and writable, and used by one process", path = .path.display())]
+#[error(
+    "{path}: {error}; the registry must be readable and writable, whole, and used by one process. Put a damaged one back \
+     from a copy, or move it away: then all agents must be enrolled again",
+    path = .path.display()
+)]
 pub struct RegistryError {
     path: PathBuf,
     error: redb::Error,
@@ -77,7 +96,7 @@ pub enum TokenError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdmissionError {
     /// It was not enrolled.
-    #[error("agent {0:?} is not enrolled; enrol it with a token")]
+    #[error("agent {0:?} is not enrolled; enrol it with a token, by nightjar enrol")]
     Unknown(String),
     /// It was shut out.
     #[error("agent {0:?} was revoked; enrol it again if it is to come back")]
@@ -92,16 +111,19 @@ pub struct Registry {
     path: PathBuf,
     database: Database,
     agents: RwLock<BTreeMap<String, Agent>>,
-    sessions: Mutex<BTreeMap<String, usize>>,
-    /// Raised when somebody is revoked.
-    revocations: watch::Sender<u64>,
+    sessions: Sessions,
+    configurations: Configurations,
 }
 
-/// An agent that is connected, until this is dropped.
-pub struct Session {
-    registry: Arc<Registry>,
-    agent: String,
-    revocations: watch::Receiver<u64>,
+/// Why a name fits no agent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FindError {
+    /// There is none.
+    #[error("there is no agent {0:?}; see nightjar-backend agents")]
+    Nobody(String),
+    /// There is more than one.
+    #[error("{0:?} may be {1} agents; give more of the ID")]
+    Many(String, usize),
 }
 
 /// So many random bytes, in hex.
@@ -141,20 +163,22 @@ impl Registry {
             let transaction = database.begin_write()?;
             transaction.open_table(TOKENS)?;
             let agents = all(&transaction.open_table(AGENTS)?)?;
+            let configurations = Configurations::read(&transaction)?;
             transaction.commit()?;
-            Ok((database, agents))
+            Ok((database, agents, configurations))
         });
-        let (database, agents) = opened.map_err(|error| RegistryError { path: path.clone(), error })?;
-        let (sessions, revocations) = (Mutex::default(), watch::Sender::new(0));
-        Ok(Self { path, database, agents: RwLock::new(agents), sessions, revocations })
+        let (database, agents, configurations) =
+            opened.map_err(|error| RegistryError { path: path.clone(), error })?;
+        let (agents, sessions) = (RwLock::new(agents), Sessions::default());
+        Ok(Self { path, database, agents, sessions, configurations })
     }
 
-    /// A new token and when it ends, in nanoseconds since 1970. It is good for one agent.
+    /// A new secret for a token, and when it ends, in nanoseconds since 1970. It is good for one agent.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn create_token(&self, valid: Duration) -> Result<(String, u64), RegistryError> {
-        let token = random::<32>();
+        let token = random::<16>();
         let now = now();
         let expires = now.saturating_add(nanoseconds(valid));
         self.write(|transaction| {
@@ -166,14 +190,16 @@ impl Registry {
         Ok((token, expires))
     }
 
-    /// Lets an agent in for a token, which is used up by that. Gives its name.
+    /// Lets an agent in for a token, which is used up by that; of the token only the part before the dot counts. Gives
+    /// the agent's name.
     ///
     /// # Errors
     /// When the token is not valid.
     pub fn enrol(&self, token: &str, host: &str, version: &str) -> Result<String, TokenError> {
+        let token = token.split('.').next().unwrap_or_default();
         let (id, now) = (random::<16>(), now());
-        let agent =
-            Agent { host: host.to_owned(), version: version.to_owned(), enrolled: now, ..Agent::default() };
+        let (host, version) = (shortened(host), shortened(version));
+        let agent = Agent { host, version, enrolled: now, ..Agent::default() };
         let expires = self.write(|transaction| {
             let expires =
                 transaction.open_table(TOKENS)?.remove(hash(token).as_str())?.map(|value| value.value());
@@ -192,35 +218,6 @@ impl Registry {
         }
     }
 
-    /// Begins a session of an agent. Where `anybody` is set it need not be enrolled, but not be revoked either.
-    ///
-    /// # Errors
-    /// When it may not publish.
-    pub fn admit(
-        self: &Arc<Self>,
-        id: &str,
-        host: &str,
-        version: &str,
-        anybody: bool,
-    ) -> Result<Session, AdmissionError> {
-        // Taken first: a revocation from here on is noticed.
-        let revocations = self.revocations.subscribe();
-        let mut agents = locks::write(&self.agents);
-        let agent = match agents.get_mut(id) {
-            Some(agent) if agent.revoked > 0 => return Err(AdmissionError::Revoked(id.to_owned())),
-            Some(agent) => agent,
-            None if anybody => {
-                agents.entry(id.to_owned()).or_insert(Agent { enrolled: now(), ..Agent::default() })
-            }
-            None => return Err(AdmissionError::Unknown(id.to_owned())),
-        };
-        // Written with the next flush: a thousand agents that come at once do not wait for the disk.
-        (agent.host, agent.version, agent.last_seen) = (host.to_owned(), version.to_owned(), now());
-        drop(agents);
-        *locks::lock(&self.sessions).entry(id.to_owned()).or_default() += 1;
-        Ok(Session { registry: Arc::clone(self), agent: id.to_owned(), revocations })
-    }
-
     /// Shuts an agent out, now and until it is enrolled again under another name.
     ///
     /// # Errors
@@ -233,22 +230,63 @@ impl Registry {
         written.map_err(|error| AdmissionError::Registry(error.to_string()))?;
         *agent = revoked;
         drop(agents);
-        self.revocations.send_modify(|number| *number += 1);
+        self.sessions.end(id, End::Revoked);
         Ok(())
+    }
+
+    /// Takes note of when the certificate ends that an agent was given, in nanoseconds since 1970.
+    ///
+    /// # Errors
+    /// When there is no such agent, it was revoked, or it cannot be written.
+    pub fn certify(&self, id: &str, ends: u64) -> Result<(), AdmissionError> {
+        let mut agents = locks::write(&self.agents);
+        let agent = agents.get_mut(id).ok_or_else(|| AdmissionError::Unknown(id.to_owned()))?;
+        if agent.revoked > 0 {
+            return Err(AdmissionError::Revoked(id.to_owned()));
+        }
+        agent.certificate_ends = ends;
+        let written = self.write(|transaction| put(transaction, id, agent));
+        written.map_err(|error| AdmissionError::Registry(error.to_string()))
+    }
+
+    /// The ID of the one agent that is meant: by its ID, the beginning of that, or the name of its host.
+    ///
+    /// # Errors
+    /// When it is none, or may be more than one.
+    pub fn find(&self, text: &str) -> Result<String, FindError> {
+        let agents = locks::read(&self.agents);
+        if agents.contains_key(text) {
+            return Ok(text.to_owned());
+        }
+        let fits = |(id, agent): &(&String, &Agent)| {
+            !text.is_empty() && (id.starts_with(text) || agent.host == text && agent.revoked == 0)
+        };
+        let found: Vec<_> = agents.iter().filter(fits).map(|(id, _)| id).collect();
+        match found[..] {
+            [] => Err(FindError::Nobody(text.to_owned())),
+            [id] => Ok(id.clone()),
+            _ => Err(FindError::Many(text.to_owned(), found.len())),
+        }
+    }
+
+    /// What is known of one agent, and whether it is connected.
+    #[must_use]
+    pub fn agent(&self, id: &str) -> Option<(Agent, bool)> {
+        Some((locks::read(&self.agents).get(id)?.clone(), self.sessions.is_connected(id)))
     }
 
     /// All agents, and whether each is connected.
     #[must_use]
     pub fn agents(&self) -> Vec<(String, Agent, bool)> {
-        let sessions = locks::lock(&self.sessions).clone();
         let agents = locks::read(&self.agents);
-        agents.iter().map(|(id, agent)| (id.clone(), agent.clone(), sessions.contains_key(id))).collect()
+        let agents = agents.iter();
+        agents.map(|(id, agent)| (id.clone(), agent.clone(), self.sessions.is_connected(id))).collect()
     }
 
-    /// How many sessions there are.
+    /// How many agents publish.
     #[must_use]
     pub fn sessions(&self) -> usize {
-        locks::lock(&self.sessions).values().sum()
+        self.sessions.publishing()
     }
 
     /// Writes what was only in memory.
@@ -258,10 +296,6 @@ impl Registry {
     pub fn flush(&self) -> Result<(), RegistryError> {
         let agents = locks::read(&self.agents);
         self.write(|transaction| agents.iter().try_for_each(|(id, agent)| put(transaction, id, agent)))
-    }
-
-    fn is_revoked(&self, id: &str) -> bool {
-        locks::read(&self.agents).get(id).is_none_or(|agent| agent.revoked > 0)
     }
 
     fn write<T>(
@@ -276,12 +310,11 @@ impl Registry {
         };
         written().map_err(|error| RegistryError { path: self.path.clone(), error })
     }
+}
 
-    /// Whether the file can be read.
-    #[must_use]
-    pub fn is_readable(&self) -> bool {
-        self.database.begin_read().is_ok()
-    }
+/// Agents choose their words; none may be as long as to fill the registry.
+fn shortened(text: &str) -> String {
+    text.chars().take(LONGEST_TEXT).collect()
 }
 
 fn put(transaction: &redb::WriteTransaction, id: &str, agent: &Agent) -> Result<(), redb::Error> {
@@ -301,47 +334,10 @@ fn all<T: DeserializeOwned + Default>(
     table.iter()?.map(entry).collect()
 }
 
-// === impl Session ===
-
-impl Session {
-    /// The agent's name.
-    #[must_use]
-    pub fn agent(&self) -> &str {
-        &self.agent
-    }
-
-    /// Comes back when the agent is revoked.
-    pub async fn revoked(&mut self) {
-        while !self.registry.is_revoked(&self.agent) {
-            if self.revocations.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-        }
-    }
-
-    /// Takes note of what the agent sent.
-    pub fn note(&self, change: impl FnOnce(&mut Agent)) {
-        if let Some(agent) = locks::write(&self.registry.agents).get_mut(&self.agent) {
-            agent.last_seen = now();
-            change(agent);
-        }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let mut sessions = locks::lock(&self.registry.sessions);
-        if let Some(number) = sessions.get_mut(&self.agent) {
-            *number -= 1;
-            if *number == 0 {
-                sessions.remove(&self.agent);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn registry() -> (tempfile::TempDir, Arc<Registry>) {
@@ -361,7 +357,7 @@ mod tests {
         drop(registry);
         let registry = Arc::new(Registry::open(dir.path()).unwrap());
         assert!(matches!(registry.enrol(&token, "web-1", "0.1.0"), Err(TokenError::Unknown)));
-        assert!(registry.admit(&id, "web-1", "0.1.0", false).is_ok());
+        assert!(registry.admit(&id, "web-1", "0.1.0", false, Kind::Publishing).is_ok());
     }
 
     #[test]
@@ -386,23 +382,65 @@ mod tests {
         let (dir, registry) = registry();
         let (token, _) = registry.create_token(HOUR).unwrap();
         let id = registry.enrol(&token, "web-1", "0.1.0").unwrap();
-        let mut session = registry.admit(&id, "web-1", "0.1.0", false).unwrap();
+        let mut session = registry.admit(&id, "web-1", "0.1.0", false, Kind::Publishing).unwrap();
         registry.revoke(&id).unwrap();
-        tokio::time::timeout(Duration::from_secs(1), session.revoked()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(1), session.ended()).await.unwrap();
         let refused = Some(AdmissionError::Revoked(id.clone()));
-        assert_eq!(registry.admit(&id, "web-1", "0.1.0", true).err(), refused);
+        assert_eq!(registry.admit(&id, "web-1", "0.1.0", true, Kind::Publishing).err(), refused);
         drop((session, registry));
         let registry = Arc::new(Registry::open(dir.path()).unwrap());
-        assert_eq!(registry.admit(&id, "web-1", "0.1.0", true).err(), refused);
+        assert_eq!(registry.admit(&id, "web-1", "0.1.0", true, Kind::Publishing).err(), refused);
     }
 
     #[test]
     fn who_is_not_enrolled_is_let_in_only_where_anybody_is() {
         let (_dir, registry) = registry();
-        assert_eq!(registry.admit("x", "h", "1", false).err(), Some(AdmissionError::Unknown("x".to_owned())));
-        let session = registry.admit("x", "h", "1", true).unwrap();
+        assert_eq!(
+            registry.admit("x", "h", "1", false, Kind::Publishing).err(),
+            Some(AdmissionError::Unknown("x".to_owned()))
+        );
+        let session = registry.admit("x", "h", "1", true, Kind::Publishing).unwrap();
         assert_eq!((registry.agents()[0].2, registry.sessions()), (true, 1));
         drop(session);
         assert_eq!((registry.agents()[0].2, registry.sessions()), (false, 0));
+    }
+
+    #[test]
+    fn an_agent_is_found_by_its_id_a_beginning_of_it_and_its_host() {
+        let (_dir, registry) = registry();
+        for (id, host) in [("aa1", "web-1"), ("aa2", "web-2"), ("b", "web-2")] {
+            registry.admit(id, host, "1", true, Kind::Publishing).unwrap();
+        }
+        for (text, id) in [("aa1", "aa1"), ("web-1", "aa1"), ("b", "b")] {
+            assert_eq!(registry.find(text), Ok(id.to_owned()));
+        }
+        assert_eq!(registry.find("aa"), Err(FindError::Many("aa".to_owned(), 2)));
+        assert_eq!(registry.find("web-2"), Err(FindError::Many("web-2".to_owned(), 2)));
+        for nobody in ["", "x", "web"] {
+            assert_eq!(registry.find(nobody), Err(FindError::Nobody(nobody.to_owned())));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_later_connection_takes_the_place_of_an_earlier_one_of_its_kind() {
+        let (_dir, registry) = registry();
+        let open = |kind| registry.admit("x", "h", "1", true, kind).unwrap();
+        let (mut first, mut other) = (open(Kind::Publishing), open(Kind::Control));
+        let second = open(Kind::Publishing);
+        assert_eq!(first.ended().await, End::Replaced);
+        drop(first);
+        assert_eq!((registry.agents()[0].2, registry.sessions()), (true, 1));
+        let still_open = tokio::time::timeout(Duration::from_millis(20), other.ended()).await;
+        assert!(still_open.is_err());
+        drop((second, other));
+        assert_eq!((registry.agents()[0].2, registry.sessions()), (false, 0));
+    }
+
+    #[test]
+    fn a_registry_that_is_damaged_is_told_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("registry.redb"), "not a database".repeat(1000)).unwrap();
+        let error = Registry::open(dir.path()).err().unwrap().to_string();
+        assert!(error.contains("registry.redb") && error.contains("enrolled again"), "{error}");
     }
 }

@@ -1,4 +1,5 @@
-//! What the store has of each stream of batches: the last number and what is missing before it.
+//! What the store has of each stream of batches: the last number, what is missing before it, and what the agent told of
+//! that.
 //!
 //! This decides whether a batch is new, and tells of gaps. It is made of the batches alone: the same batches in the
 //! same order give the same index, so it is not written for each but as a [`Checkpoint`] at the head of every file of
@@ -6,14 +7,24 @@
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use nightjar_proto::v1::{Batch, LostBatches};
+use nightjar_proto::v1::Batch;
 
 /// Most gaps that one stream may have; then the oldest is only counted. An agent makes one where it loses something,
 /// so this many mean that something else is wrong.
-const MOST_GAPS: usize = 4096;
+pub(super) const MOST_GAPS: usize = 4096;
 
 /// Most streams of one agent: two lanes of sixteen boots. The one that was silent for longest is forgotten.
 const MOST_STREAMS: usize = 32;
+
+/// Numbers of batches whose counts of events are remembered. An agent may tell of a batch that it is lost although it is
+/// stored, when the acknowledgement did not reach it and it had to make room; these are batches that were under way last.
+pub(super) const MOST_COUNTS: usize = 256;
+
+/// Most reasons of losses before batches had a number; the others are added to the last.
+pub(super) const MOST_REASONS: usize = 16;
+
+/// Most characters of a reason.
+pub(super) const LONGEST_REASON: usize = 64;
 
 /// What numbers batches: one lane of one boot of one agent.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,7 +39,7 @@ pub struct Stream {
     pub lane: i32,
 }
 
-/// Numbers that did not come.
+/// Numbers that did not come, or events that were lost before they had a number: `from` and `to` are 0 then.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Gap {
     /// The first of them.
@@ -46,6 +57,12 @@ pub struct Gap {
     /// Events that were lost, as the agent told.
     #[prost(uint64, tag = "5")]
     pub events: u64,
+    /// Earliest time of one of these events, in nanoseconds since 1970; 0: not known.
+    #[prost(uint64, tag = "6")]
+    pub first_time: u64,
+    /// Latest time of one.
+    #[prost(uint64, tag = "7")]
+    pub last_time: u64,
 }
 
 /// What is known of a stream.
@@ -60,9 +77,18 @@ pub struct Position {
     /// Gaps before `last`, in order.
     #[prost(message, repeated, tag = "3")]
     pub gaps: Vec<Gap>,
-    /// Batches in gaps that were too many to keep.
+    /// Batches in gaps that were too many to keep and that nothing explained.
     #[prost(uint64, tag = "4")]
     pub forgotten: u64,
+    /// Events in gaps that were too many to keep, as the agent told.
+    #[prost(uint64, tag = "5")]
+    pub forgotten_events: u64,
+    /// What was lost before it had a number, a row for each reason.
+    #[prost(message, repeated, tag = "6")]
+    pub unnumbered: Vec<Gap>,
+    /// Events of the last numbers up to `last`, that of `last` at the end; 0 where one did not come.
+    #[prost(uint64, repeated, tag = "7")]
+    pub(super) counts: Vec<u64>,
 }
 
 /// A stream and what is known of it.
@@ -118,7 +144,7 @@ impl Index {
     /// Takes note of a batch that is new.
     pub fn add(&mut self, batch: &Batch, received: u64) {
         let stream = Stream::of(batch);
-        self.position(&stream).add(batch.sequence, received);
+        self.position(&stream).add(batch.sequence, batch.count, received);
         for loss in &batch.losses {
             let stream = Stream { lane: loss.lane, ..stream.clone() };
             self.position(&stream).explain(loss, received);
@@ -197,83 +223,10 @@ impl From<Checkpoint> for Index {
     }
 }
 
-// === impl Position ===
-
-impl Position {
-    /// Whether the batch with this number did not come yet.
-    #[must_use]
-    pub fn misses(&self, sequence: u64) -> bool {
-        sequence > self.last || self.gap_with(sequence).is_some()
-    }
-
-    /// Gaps that nothing explains.
-    pub fn unexplained(&self) -> impl Iterator<Item = &Gap> {
-        self.gaps.iter().filter(|gap| gap.reason.is_empty())
-    }
-
-    fn gap_with(&self, sequence: u64) -> Option<usize> {
-        let at = self.gaps.partition_point(|gap| gap.to < sequence);
-        self.gaps.get(at).filter(|gap| gap.from <= sequence).map(|_| at)
-    }
-
-    fn add(&mut self, sequence: u64, now: u64) {
-        self.seen = self.seen.max(now);
-        if sequence > self.last {
-            self.miss(sequence - 1, now);
-            self.last = sequence;
-        } else if let Some(at) = self.gap_with(sequence) {
-            let gap = self.gaps[at].clone();
-            let before = Gap { to: sequence - 1, ..gap.clone() };
-            let after = Gap { from: sequence.saturating_add(1), events: 0, ..gap };
-            self.gaps.splice(at..=at, [before, after].into_iter().filter(|gap| gap.from <= gap.to));
-        }
-    }
-
-    /// All after `last` up to `to` did not come.
-    fn miss(&mut self, to: u64, since: u64) {
-        if to > self.last {
-            self.gaps.push(Gap { from: self.last + 1, to, since, ..Gap::default() });
-            self.last = to;
-        }
-        if self.gaps.len() > MOST_GAPS {
-            let oldest = self.gaps.remove(0);
-            self.forgotten = self.forgotten.saturating_add(oldest.to - oldest.from + 1);
-        }
-    }
-
-    /// Enters why numbers are missing, also such as were not known to be.
-    fn explain(&mut self, loss: &LostBatches, now: u64) {
-        if loss.first_sequence == 0 || loss.first_sequence > loss.last_sequence {
-            return;
-        }
-        self.seen = self.seen.max(now);
-        self.miss(loss.last_sequence, now);
-        let mut events = loss.events;
-        let told = |gap: &Gap| {
-            gap.reason.is_empty() && gap.from <= loss.last_sequence && gap.to >= loss.first_sequence
-        };
-        let gaps = std::mem::take(&mut self.gaps);
-        for gap in gaps {
-            if !told(&gap) {
-                self.gaps.push(gap);
-                continue;
-            }
-            let (from, to) = (gap.from.max(loss.first_sequence), gap.to.min(loss.last_sequence));
-            let part = |from, to| Gap { from, to, ..gap.clone() };
-            let explained =
-                Gap { reason: loss.reason.clone(), events: std::mem::take(&mut events), ..part(from, to) };
-            let parts = [
-                (gap.from < from).then(|| part(gap.from, from - 1)),
-                Some(explained),
-                (to < gap.to).then(|| part(to + 1, gap.to)),
-            ];
-            self.gaps.extend(parts.into_iter().flatten());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use nightjar_proto::v1::LostBatches;
+
     use super::*;
 
     fn batch(sequence: u64) -> Batch {

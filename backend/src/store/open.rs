@@ -60,10 +60,13 @@ pub fn open(dir: &Path) -> Result<(State, File, u64), OpenError> {
 
     let counters = Counters::default();
     let files = |dir: &Path| list(dir).map_err(failed(dir));
-    let logs: BTreeMap<u64, PathBuf> = files(&dir.join(WAL))?
-        .into_iter()
-        .filter_map(|path| Some((segment::name_of(&path)?.0, path)))
-        .collect();
+    let mut logs = BTreeMap::new();
+    for path in files(&dir.join(WAL))? {
+        match segment::name_of(&path) {
+            Some((number, _)) if path.is_file() => drop(logs.insert(number, path)),
+            _ => foreign(&path, &counters),
+        }
+    }
     let mut next_number = logs.keys().next_back().map_or(1, |number| number + 1);
 
     let mut catalog = Catalog::default();
@@ -73,6 +76,8 @@ pub fn open(dir: &Path) -> Result<(State, File, u64), OpenError> {
             if path.extension().is_some_and(|extension| extension == "tmp") {
                 // It never got its name: the log still has all that is in it.
                 let _stays_without_harm = fs::remove_file(&path);
+            } else if path.extension().is_none_or(|extension| extension != "damaged") {
+                foreign(&path, &counters);
             }
             continue;
         };
@@ -140,6 +145,11 @@ impl Known {
             }
         }
     }
+}
+
+fn foreign(path: &Path, counters: &Counters) {
+    count(&counters.foreign, 1);
+    tracing::warn!("{} is not of this program, and is left alone", path.display());
 }
 
 fn put_aside(path: &Path, error: &PartitionError, log_is_there: bool, counters: &Counters) {

@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     index::Checkpoint,
-    record::{self, Reader, Record},
+    record::{self, Reader, Record, Stored},
 };
 use crate::hour::Hour;
 
@@ -33,6 +33,8 @@ pub struct Segment {
     sealed: AtomicBool,
     /// It has batches.
     used: AtomicBool,
+    /// How many events are in them.
+    events: AtomicU64,
 }
 
 /// What was found in a file.
@@ -86,6 +88,7 @@ impl Segment {
             end: AtomicU64::new(bytes.len() as u64),
             sealed: AtomicBool::new(false),
             used: AtomicBool::new(false),
+            events: AtomicU64::new(0),
         })
     }
 
@@ -98,9 +101,12 @@ impl Segment {
         let file = Arc::new(OpenOptions::new().read(true).write(true).open(&path)?);
         let length = file.metadata()?.len();
         let mut reader = Reader::new(Arc::clone(&file), 0);
-        let mut used = false;
+        let (mut used, mut events) = (false, 0);
         while let Some(record) = reader.next(length)? {
-            used |= matches!(record, Record::Batch(_));
+            if let Record::Batch(Stored { batch: Some(batch), .. }) = &record {
+                used = true;
+                events += batch.count;
+            }
             take(record);
         }
         let found = Found { torn: length - reader.whole(), damaged: reader.damaged() };
@@ -116,15 +122,16 @@ impl Segment {
             end: AtomicU64::new(reader.whole()),
             sealed: AtomicBool::new(true),
             used: AtomicBool::new(used),
+            events: AtomicU64::new(events),
         };
         Ok((segment, found))
     }
 
-    /// Writes whole records; they are durable when this returns.
+    /// Writes whole records with so many events; they are durable when this returns.
     ///
     /// # Errors
     /// When they are not. The file is then cut back to what it was; it takes no more.
-    pub fn append(&self, records: &[u8]) -> io::Result<()> {
+    pub fn append(&self, records: &[u8], events: u64) -> io::Result<()> {
         let end = self.end();
         let written = self.file.write_all_at(records, end);
         // After a failed fsync the kernel forgets which pages were not written: this file is not to be trusted with
@@ -135,6 +142,7 @@ impl Segment {
         });
         result?;
         self.used.store(true, Ordering::Release);
+        self.events.fetch_add(events, Ordering::Relaxed);
         self.end.store(end + records.len() as u64, Ordering::Release);
         Ok(())
     }
@@ -160,6 +168,12 @@ impl Segment {
     #[must_use]
     pub fn is_used(&self) -> bool {
         self.used.load(Ordering::Acquire)
+    }
+
+    /// How many events it has.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
     }
 
     /// Reads from a record on.

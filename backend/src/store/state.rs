@@ -55,6 +55,8 @@ pub struct Counters {
     pub torn: AtomicU64,
     /// Bytes in log files that had changed since they were written: they were acknowledged, and are lost.
     pub damaged: AtomicU64,
+    /// Files in the directories of log and events that are not of this program; they are left alone.
+    pub foreign: AtomicU64,
     /// Parquet files that could not be read, and were put aside.
     pub damaged_partitions: AtomicU64,
     /// Parquet files that were dropped because of their age.

@@ -135,7 +135,7 @@ impl Writer {
 
     fn group(&mut self, first: Request, requests: &Receiver<Request>) {
         let mut group = Vec::new();
-        let mut bytes = Vec::new();
+        let (mut bytes, mut events) = (Vec::new(), 0);
         let mut next = Some(first);
         let possible = self.room().and_then(|()| self.prepare());
         while let Some(request) = next {
@@ -143,6 +143,7 @@ impl Writer {
             let is_new = self.pending.is_new(batch);
             if is_new && possible.is_ok() {
                 self.pending.add(batch, request.stored.received);
+                events += batch.count;
                 // The request goes on without its content.
                 let record = Record::Batch(request.stored);
                 record::encode(&record, &mut bytes);
@@ -155,7 +156,11 @@ impl Writer {
             next = if more { requests.try_recv().ok() } else { None };
         }
         let result = possible.and_then(|segment| {
-            if bytes.is_empty() { Ok(()) } else { segment.append(&bytes).map_err(|error| refused(&error)) }
+            if bytes.is_empty() {
+                Ok(())
+            } else {
+                segment.append(&bytes, events).map_err(|error| refused(&error))
+            }
         });
         self.tell(result.as_ref().err());
         if result.is_ok() {

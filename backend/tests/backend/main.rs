@@ -4,6 +4,7 @@
 
 mod access;
 mod client;
+mod control;
 mod crash;
 mod full;
 mod many;

@@ -50,7 +50,7 @@ async fn a_thousand_agents_are_served_in_bounded_memory() {
     let bytes = backend.number("since_start", "log_bytes") >> 20;
     let syncs = backend.number("since_start", "log_syncs");
     println!("{AGENTS} agents: {bytes} MiB by {syncs} syncs in {:?}, peak {peak} MiB", start.elapsed());
-    assert_eq!(backend.number("now", "sessions"), AGENTS);
+    assert_eq!(backend.number("now", "publishing_agents"), AGENTS);
     assert_eq!(backend.number("since_start", "events_stored"), AGENTS * BATCHES * EVENTS);
     assert!(peak < 512, "{peak} MiB were resident");
     backend.stop();

@@ -4,7 +4,7 @@ use std::{
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Output},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -23,6 +23,20 @@ pub fn free_address() -> SocketAddr {
 pub fn run(dir: &Path, arguments: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_nightjar-backend");
     Command::new(program).arg("--data").arg(dir).args(arguments).output().unwrap()
+}
+
+/// Starts a subcommand, whose output is read later.
+pub fn spawn(dir: &Path, arguments: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nightjar-backend"));
+    command.arg("--data").arg(dir).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// Runs a subcommand that must fail, and gives why it did.
+pub fn complaint(dir: &Path, arguments: &[&str]) -> String {
+    let output = run(dir, arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stderr).unwrap()
 }
 
 /// Runs a subcommand that must succeed, and gives what it printed.
