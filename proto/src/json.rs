@@ -61,11 +61,12 @@ const SECONDS_PER_DAY: u64 = 86_400;
 const FIRST_SECOND: i64 = -62_135_596_800;
 const LAST_SECOND: i64 = 253_402_300_799;
 
-/// A time as RFC 3339 has it.
-pub(crate) struct Time([u8; 30]);
+/// A time as RFC 3339 has it, in UTC and with nine digits of nanoseconds.
+pub struct Time([u8; 30]);
 
-/// None outside of the years 1 to 9999.
-pub(crate) fn time(time: &Timestamp) -> Option<Time> {
+/// How a time is written in the JSON form; none outside of the years 1 to 9999.
+#[must_use]
+pub fn time(time: &Timestamp) -> Option<Time> {
     // Protobuf wants nanoseconds from 0 to 999999999; others are a time nevertheless.
     let seconds = time.seconds.checked_add(time.nanos.div_euclid(NANOS_PER_SECOND).into())?;
     let nanos = u64::from(time.nanos.rem_euclid(NANOS_PER_SECOND).unsigned_abs());

@@ -82,5 +82,5 @@ pub mod backend {
     }
 }
 
-pub use json::{status_to_json, to_json};
+pub use json::{Time, status_to_json, time, to_json};
 pub use schema::{EVENT_SCHEMA, EVENTS_MARKDOWN, KINDS, Kind, STATUS_SCHEMA};

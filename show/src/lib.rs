@@ -4,10 +4,13 @@
 
 pub mod compact;
 pub mod expression;
+pub mod profile;
 
 use std::io::{self, Write};
 
 use nightjar_proto::v1::Event;
+
+use self::profile::Profile;
 
 /// Takes events, in order.
 pub trait Export: Send {
@@ -27,9 +30,10 @@ pub trait Export: Send {
 /// Bytes that are collected before they are written, where more events are at hand.
 const BATCH: usize = 64 << 10;
 
-/// Writes events as lines of JSON. Only whole lines are handed to the writer.
+/// Writes events as lines of JSON, in the form of a profile. Only whole lines are handed to the writer.
 pub struct Json<W> {
     to: W,
+    profile: Profile,
     lines: Vec<u8>,
 }
 
@@ -37,14 +41,14 @@ pub struct Json<W> {
 
 impl<W: Write> Json<W> {
     /// Writes to `to`, which need not be buffered.
-    pub fn new(to: W) -> Self {
-        Self { to, lines: Vec::with_capacity(BATCH) }
+    pub fn new(to: W, profile: Profile) -> Self {
+        Self { to, profile, lines: Vec::with_capacity(BATCH) }
     }
 }
 
 impl<W: Write + Send> Export for Json<W> {
     fn event(&mut self, event: &Event) -> io::Result<()> {
-        nightjar_proto::to_json(event, &mut self.lines);
+        self.profile.write(event, &mut self.lines);
         self.lines.push(b'\n');
         if self.lines.len() < BATCH { Ok(()) } else { self.flush() }
     }
@@ -65,7 +69,7 @@ mod tests {
     #[test]
     fn events_are_lines() {
         let mut bytes = Vec::new();
-        let mut json = Json::new(&mut bytes);
+        let mut json = Json::new(&mut bytes, Profile::Native);
         let event = Event { kind: "process.exec".to_owned(), ..Event::default() };
         json.event(&event).unwrap();
         json.event(&event).unwrap();

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_proto::v1::{self, ConfigurationAnswer, ConfigurationUpdate, configuration_answer::Outcome};
-use nightjar_show::Json;
+use nightjar_show::{Json, profile::Profile};
 use serde_json::json;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -161,7 +161,7 @@ fn open(config: &Config) -> Result<(Destinations, Option<Link>)> {
     let mut to = Destinations { history: settings::history(config), ..Destinations::default() };
     match &config.json.file {
         None => {}
-        Some(path) if path == Path::new(STDOUT) => to.stream = Some(Box::new(Json::new(io::stdout()))),
+        Some(path) if path == Path::new(STDOUT) => to.stream = Some(Box::new(Json::new(io::stdout(), Profile::Native))),
         Some(path) => to.file = Some(open_file(path, config)?),
     }
     let link = match settings::delivery(config)? {

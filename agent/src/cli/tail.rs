@@ -34,6 +34,7 @@ use nightjar_show::{
     Export, Json,
     compact::{Compact, Style},
     expression::Expression,
+    profile::Profile,
 };
 
 use crate::{
@@ -160,7 +161,7 @@ impl Arguments {
     fn printer(&self, condition: Option<Expression>) -> Printer {
         let export: Box<dyn Export> = match self.output {
             Output::Compact => Box::new(Compact::new(io::stdout(), style())),
-            Output::Json => Box::new(Json::new(io::stdout())),
+            Output::Json => Box::new(Json::new(io::stdout(), Profile::Native)),
         };
         Printer { export, condition, left: self.number.unwrap_or(u64::MAX), shown: 0, missed: 0 }
     }
