@@ -176,7 +176,7 @@ fn open(config: &Config) -> Result<(Destinations, Option<Link>)> {
 }
 
 fn open_file(path: &Path, config: &Config) -> Result<JsonFile> {
-    let (file, opened) = JsonFile::open(path.to_owned(), settings::rotation(config))
+    let (file, opened) = JsonFile::open(path.to_owned(), Profile::Native, settings::rotation(config))
         .with_context(|| format!("cannot write events to {}", path.display()))?;
     if opened.cut > 0 {
         warn!(

@@ -3,18 +3,20 @@
 use std::path::PathBuf;
 
 use nightjar_proto::v1::{self, Event};
+use nightjar_show::profile::Profile;
 
 use super::file::{FileError, Opened, RotatingFile, Rotation};
 
 /// Bytes that are collected before they are written, where more events are at hand.
 const BATCH: usize = 64 << 10;
 
-/// Writes events as lines of JSON into a file that is rotated. What cannot be written is counted, not an error:
+/// Writes events as lines of JSON, in the form of a profile, into a file that is rotated. What cannot be written is counted, not an error:
 /// other outputs go on.
 pub struct JsonFile {
     file: RotatingFile,
     /// As it was asked for.
     path: PathBuf,
+    profile: Profile,
     lines: Vec<u8>,
 }
 
@@ -23,9 +25,9 @@ impl JsonFile {
     ///
     /// # Errors
     /// As [`RotatingFile::open`].
-    pub fn open(path: PathBuf, rotation: Rotation) -> Result<(Self, Opened), FileError> {
+    pub fn open(path: PathBuf, profile: Profile, rotation: Rotation) -> Result<(Self, Opened), FileError> {
         let (file, opened) = RotatingFile::open(&path, rotation)?;
-        Ok((Self { file, path, lines: Vec::with_capacity(BATCH) }, opened))
+        Ok((Self { file, path, profile, lines: Vec::with_capacity(BATCH) }, opened))
     }
 
     /// The path as it was asked for.
@@ -36,7 +38,7 @@ impl JsonFile {
 
     /// Takes one event.
     pub fn event(&mut self, event: &Event) {
-        nightjar_proto::to_json(event, &mut self.lines);
+        self.profile.write(event, &mut self.lines);
         self.lines.push(b'\n');
         if self.lines.len() >= BATCH {
             self.flush();
