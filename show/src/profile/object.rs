@@ -17,7 +17,11 @@ macro_rules! object {
 pub(super) use object;
 
 /// Writes a member of an object unless it is absent.
-pub(super) fn put<M: SerializeMap>(object: &mut M, key: &'static str, value: impl Present) -> Result<(), M::Error> {
+pub(super) fn put<M: SerializeMap>(
+    object: &mut M,
+    key: &'static str,
+    value: impl Present,
+) -> Result<(), M::Error> {
     if value.is_present() { object.serialize_entry(key, &value) } else { Ok(()) }
 }
 

@@ -3,7 +3,9 @@
 //! Times are milliseconds since 1970; `auid` and `session` are 4294967295 when unset; `exit` is text; `arguments` are
 //! the `args` with spaces between them; `group` and `user` are names of the real ones.
 
-use nightjar_proto::v1::{Event, FileActivity, NetworkActivity, NetworkEndpoint, Parent, Process, event::Body};
+use nightjar_proto::v1::{
+    Event, FileActivity, NetworkActivity, NetworkEndpoint, Parent, Process, event::Body,
+};
 use serde::{Serialize, Serializer};
 
 use super::object::{command_line, error, millis, object, program_name};
@@ -40,7 +42,10 @@ pub(super) const ROWS: &[Row] = &[
             ("container", Parts(&[("id", To("containerId"))])),
         ]),
     ),
-    ("parent", Parts(&[("pid", To("parent_metadata.pid")), ("exe", Parts(&[("path", To("parent_metadata.exe"))]))])),
+    (
+        "parent",
+        Parts(&[("pid", To("parent_metadata.pid")), ("exe", Parts(&[("path", To("parent_metadata.exe"))]))]),
+    ),
     ("exec", Parts(&[("script", Parts(&[("path", To("path"))]))])),
     ("exec_failed", Parts(&[("errno", To("exit"))])),
     ("exit", Parts(&[("code", To("exit"))])),
@@ -162,7 +167,11 @@ fn syscall(event: &Event) -> &str {
         Some(Body::Fork(_)) => "clone",
         Some(Body::Exit(_)) => "exit_group",
         Some(Body::Credentials(credentials)) => &credentials.call,
-        Some(Body::File(FileActivity { call, .. }) | Body::Network(NetworkActivity { call, .. })) if !call.is_empty() => call,
+        Some(Body::File(FileActivity { call, .. }) | Body::Network(NetworkActivity { call, .. }))
+            if !call.is_empty() =>
+        {
+            call
+        }
         Some(Body::Network(_)) => match &*event.kind {
             "network.connect" => "connect",
             "network.accept" => "accept",

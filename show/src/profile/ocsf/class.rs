@@ -97,7 +97,9 @@ fn has_object(event: &Event, class: u32) -> bool {
 fn refined(event: &Event) -> Option<(u32, &'static str)> {
     match event.body.as_ref()? {
         Body::Credentials(credentials) if sets_user(credentials) => Some((5, "Set User ID")),
-        Body::File(file) if event.kind == "file.attributes" && sets_security(file) => Some((7, "Set Security")),
+        Body::File(file) if event.kind == "file.attributes" && sets_security(file) => {
+            Some((7, "Set Security"))
+        }
         Body::File(file) if event.kind == "file.mount" && unmounts(file) => Some((13, "Unmount")),
         Body::Network(network) => connection(&event.kind, network),
         _ => None,
