@@ -133,3 +133,65 @@ impl Formatter for Cutter<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nightjar_proto::v1::{File, Process, Telemetry, event::Body};
+
+    use super::*;
+
+    fn rest(event: &Event, rows: &'static [Row]) -> String {
+        let mut to = b"{".to_vec();
+        append(event, rows, "rest", &mut to);
+        String::from_utf8(to).unwrap()
+    }
+
+    fn event() -> Event {
+        let exe = File { path: "/bin/true".to_owned(), inode: 7, ..File::default() };
+        let process = Process { pid: 1, comm: "a,\"}".to_owned(), exe: Some(exe), ..Process::default() };
+        let body = Some(Body::Telemetry(Telemetry::default()));
+        Event { id: "1".to_owned(), process: Some(process), body, ..Event::default() }
+    }
+
+    #[test]
+    fn without_rows_the_rest_is_the_native_form() {
+        let mut native = Vec::new();
+        nightjar_proto::to_json(&event(), &mut native);
+        assert_eq!(rest(&event(), &[]), format!("{{,\"rest\":{}", String::from_utf8(native).unwrap()));
+    }
+
+    #[test]
+    fn what_went_elsewhere_is_cut_wherever_it_stands() {
+        const EXE: Place = Place::Parts(&[("path", Place::To("exe"))]);
+        let first = &[
+            ("id", Place::To("uid")),
+            ("process", Place::Parts(&[("pid", Place::To("pid")), ("exe", EXE)])),
+        ];
+        assert_eq!(
+            rest(&event(), first),
+            r#"{,"rest":{"process":{"comm":"a,\"}","exe":{"inode":7}},"telemetry":{}}"#
+        );
+        let last =
+            &[("process", Place::Parts(&[("exe", Place::To("exe"))])), ("telemetry", Place::To("loss"))];
+        assert_eq!(rest(&event(), last), r#"{,"rest":{"id":"1","process":{"pid":1,"comm":"a,\"}"}}"#);
+    }
+
+    #[test]
+    fn a_row_can_depend_on_the_event_or_keep_what_it_rounds() {
+        const ROWS: &[Row] = &[
+            ("id", Place::When(|event| event.id == "2", "uid")),
+            ("process", Place::Less("pid")),
+            ("telemetry", Place::To("loss")),
+        ];
+        assert!(rest(&event(), ROWS).starts_with(r#"{,"rest":{"id":"1","process":{"pid":1"#));
+    }
+
+    #[test]
+    fn nothing_is_appended_where_all_went_elsewhere() {
+        const FILE: Place = Place::Parts(&[("path", Place::To("exe")), ("inode", Place::To("inode"))]);
+        const PROCESS: Place =
+            Place::Parts(&[("pid", Place::To("pid")), ("comm", Place::To("name")), ("exe", FILE)]);
+        let rows = &[("id", Place::To("uid")), ("process", PROCESS), ("telemetry", Place::To("loss"))];
+        assert_eq!(rest(&event(), rows), "{");
+    }
+}

@@ -5,7 +5,10 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 use nightjar_show::profile::{Place, Profile, Row};
 use protox::prost_reflect::{Kind, MessageDescriptor};
 
-use super::{golden::assert_looks_like, reflect, typical, value};
+use super::{
+    golden::{assert_looks_like, pretty},
+    line, reflect, typical,
+};
 
 /// In the order of the columns.
 const PROFILES: [Profile; 3] = [Profile::Threatstack, Profile::Ocsf, Profile::Ecs];
@@ -87,7 +90,7 @@ fn samples(profile: Profile) -> String {
     let mut text = String::new();
     for kind in SAMPLES {
         let event = events.iter().find(|event| event.kind == *kind).unwrap();
-        let shown = serde_json::to_string_pretty(&value(profile, event)).unwrap();
+        let shown = pretty(&line(profile, event), 0);
         writeln!(
             text,
             "<details><summary><code>{kind}</code></summary>\n\n```json\n{shown}\n```\n\n</details>\n"

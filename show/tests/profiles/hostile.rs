@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{all_events, line, reflect, samples, value};
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn any_event_is_one_line_with_one_json_object(seed in 1_u64..) {

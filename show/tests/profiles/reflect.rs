@@ -136,8 +136,8 @@ fn any_value(field: &FieldDescriptor, numbers: &mut Numbers) -> Value {
     #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "any number will do")]
     match field.kind() {
         Kind::Message(inner) => Value::Message(any_message(&inner, numbers)),
-        Kind::String => match numbers.below(20) {
-            0 => Value::String("x".repeat(200_000)),
+        Kind::String => match numbers.below(200) {
+            0 => Value::String("x".repeat(2_000)),
             _ => Value::String(TEXTS[numbers.below(TEXTS.len())].to_owned()),
         },
         Kind::Bool => Value::Bool(number % 2 == 0),

@@ -61,7 +61,7 @@ impl Serialize for Ecs<'_> {
             Some(Body::Network(body)) => network = Some(body),
             _ => {}
         }
-        let ends = network.map(Ends::of);
+        let ends = network.map(|network| Ends::of(&event.kind, network));
         object!(serializer, {
             "@timestamp": event.time.as_ref().and_then(nightjar_proto::time),
             "ecs": Some(Version),
@@ -170,6 +170,7 @@ struct Process<'a> {
 impl Serialize for Process<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { event, process } = self;
+        let ended = matches!(event.body, Some(Body::Exit(_)));
         let (exit_code, environment) = match &event.body {
             Some(Body::Exit(exit)) => (exit.code, &[][..]),
             Some(Body::Exec(exec)) => (None, &*exec.environment),
@@ -186,7 +187,7 @@ impl Serialize for Process<'_> {
             "command_line": command_line(&process.args),
             "working_directory": &process.cwd,
             "start": process.start_time.as_ref().and_then(nightjar_proto::time),
-            "end": exit_code.is_some().then(|| event.time.as_ref().and_then(nightjar_proto::time)).flatten(),
+            "end": event.time.as_ref().filter(|_| ended).and_then(nightjar_proto::time),
             "exit_code": exit_code,
             "env_vars": environment,
             "thread": Some(Thread { id: process.tid, name: &process.comm }).filter(Present::is_present),

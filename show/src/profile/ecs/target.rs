@@ -65,10 +65,10 @@ pub(super) struct Ends<'a> {
 
 impl<'a> Ends<'a> {
     /// The end here is the source, unless the other one began. What waits for connections is a destination.
-    pub(super) fn of(network: &'a NetworkActivity) -> Self {
+    pub(super) fn of(kind: &str, network: &'a NetworkActivity) -> Self {
         let here = End::of(network.local.as_ref(), network.bytes_sent, network.packets_sent);
         let there = End::of(network.remote.as_ref(), network.bytes_received, network.packets_received);
-        if network.direction == "inbound" || network.backlog != 0 {
+        if network.direction == "inbound" || kind == "network.listen" {
             Self { source: there, destination: here }
         } else {
             Self { source: here, destination: there }

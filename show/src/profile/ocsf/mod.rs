@@ -63,7 +63,7 @@ impl Serialize for Ocsf<'_> {
         let (start, end) = span(event);
         let error = error(event);
         object!(serializer, {
-            "metadata": Some(Metadata(event)),
+            "metadata": Some(Metadata { event, profiles: if is_classed { PROFILES } else { &[] } }),
             "time": Some(event.time.as_ref().map_or(0, millis)),
             "category_uid": Some(class.category()),
             "class_uid": Some(class.class),
@@ -129,15 +129,18 @@ fn span(event: &Event) -> (Option<i64>, Option<i64>) {
     (start.as_ref().map(millis), end.as_ref().map(millis))
 }
 
-struct Metadata<'a>(&'a Event);
+struct Metadata<'a> {
+    event: &'a Event,
+    profiles: &'a [&'a str],
+}
 
 impl Serialize for Metadata<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let event = self.0;
+        let Self { event, profiles } = *self;
         object!(serializer, {
             "version": VERSION,
             "product": Some(Product),
-            "profiles": PROFILES,
+            "profiles": profiles,
             "uid": &event.id,
             "event_code": &event.kind,
             "log_name": "nightjar",

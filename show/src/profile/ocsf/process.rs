@@ -15,6 +15,7 @@ pub(super) struct FullProcess<'a> {
 impl Serialize for FullProcess<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { event, process } = self;
+        let ended = matches!(event.body, Some(v1::event::Body::Exit(_)));
         object!(serializer, {
             "pid": Some(process.pid),
             "tid": process.tid,
@@ -22,7 +23,7 @@ impl Serialize for FullProcess<'_> {
             "name": program_name(process.exe.as_ref(), &process.comm),
             "cmd_line": command_line(&process.args),
             "created_time": process.start_time.as_ref().map(millis),
-            "terminated_time": (event.kind == "process.exit").then(|| event.time.as_ref().map(millis)).flatten(),
+            "terminated_time": event.time.as_ref().filter(|_| ended).map(millis),
             "working_directory": &process.cwd,
             "file": process.exe.as_ref().map(ProgramFile),
             "user": User::of(process.uid, &process.user),
