@@ -161,7 +161,9 @@ fn open(config: &Config) -> Result<(Destinations, Option<Link>)> {
     let mut to = Destinations { history: settings::history(config), ..Destinations::default() };
     match &config.json.file {
         None => {}
-        Some(path) if path == Path::new(STDOUT) => to.stream = Some(Box::new(Json::new(io::stdout(), Profile::Native))),
+        Some(path) if path == Path::new(STDOUT) => {
+            to.stream = Some(Box::new(Json::new(io::stdout(), Profile::Native)));
+        }
         Some(path) => to.file = Some(open_file(path, config)?),
     }
     let link = match settings::delivery(config)? {

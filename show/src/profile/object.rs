@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 macro_rules! object {
     ($serializer:expr, { $($key:literal: $value:expr,)* }) => {{
         let mut object = ::serde::Serializer::serialize_map($serializer, None)?;
-        $($crate::profile::object::put(&mut object, $key, $value)?;)*
+        $($crate::profile::object::put(&mut object, $key, &$value)?;)*
         ::serde::ser::SerializeMap::end(object)
     }};
 }
@@ -20,9 +20,9 @@ pub(super) use object;
 pub(super) fn put<M: SerializeMap>(
     object: &mut M,
     key: &'static str,
-    value: impl Present,
+    value: &impl Present,
 ) -> Result<(), M::Error> {
-    if value.is_present() { object.serialize_entry(key, &value) } else { Ok(()) }
+    if value.is_present() { object.serialize_entry(key, value) } else { Ok(()) }
 }
 
 /// A value that can be absent, as those of events are: zero, `false`, empty, or none.

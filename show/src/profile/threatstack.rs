@@ -194,10 +194,7 @@ fn success(event: &Event) -> Option<bool> {
 fn exit(event: &Event) -> Option<Exit<'_>> {
     match &event.body {
         Some(Body::Exit(exit)) => exit.code.map(Exit::Code),
-        _ => match success(event)? {
-            true => Some(Exit::Code(0)),
-            false => Some(Exit::Error(error(event))),
-        },
+        _ => Some(if success(event)? { Exit::Code(0) } else { Exit::Error(error(event)) }),
     }
 }
 

@@ -56,9 +56,9 @@ fn outside_of_text(json: &str, mut word: impl FnMut(char) -> &'static str) -> St
     for sign in json.chars() {
         let instead = if in_text { "" } else { word(sign) };
         if instead.is_empty() {
-            result.push(sign)
+            result.push(sign);
         } else {
-            result.push_str(instead)
+            result.push_str(instead);
         }
         in_text ^= sign == '"' && !escaped;
         escaped = sign == '\\' && !escaped;

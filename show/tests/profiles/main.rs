@@ -4,6 +4,8 @@
 //! parts of docs/profiles.md that are made from them anew; the difference in the commit is then what readers of the
 //! events will see.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which Clippy does not know as such")]
+
 mod docs;
 mod ecs;
 mod golden;

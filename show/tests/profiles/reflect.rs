@@ -140,7 +140,7 @@ fn any_value(field: &FieldDescriptor, numbers: &mut Numbers) -> Value {
             0 => Value::String("x".repeat(2_000)),
             _ => Value::String(TEXTS[numbers.below(TEXTS.len())].to_owned()),
         },
-        Kind::Bool => Value::Bool(number % 2 == 0),
+        Kind::Bool => Value::Bool(number.is_multiple_of(2)),
         Kind::Uint32 => Value::U32(number as u32),
         Kind::Uint64 => Value::U64(number),
         Kind::Int32 => Value::I32(number as i32),

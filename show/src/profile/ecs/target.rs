@@ -78,24 +78,24 @@ impl<'a> Ends<'a> {
 
 /// One end of a connection, with what it sent.
 pub(super) struct End<'a> {
-    end: Option<&'a NetworkEndpoint>,
+    of: Option<&'a NetworkEndpoint>,
     bytes: Option<u64>,
     packets: Option<u64>,
 }
 
 impl<'a> End<'a> {
     fn of(end: Option<&'a NetworkEndpoint>, bytes: Option<u64>, packets: Option<u64>) -> Option<Self> {
-        (end.is_some() || bytes.is_some() || packets.is_some()).then_some(Self { end, bytes, packets })
+        (end.is_some() || bytes.is_some() || packets.is_some()).then_some(Self { of: end, bytes, packets })
     }
 }
 
 impl Serialize for End<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let address = self.end.map_or("", |end| &*end.address);
+        let address = self.of.map_or("", |end| &*end.address);
         object!(serializer, {
-            "address": if address.is_empty() { self.end.map_or("", |end| &end.path) } else { address },
+            "address": if address.is_empty() { self.of.map_or("", |end| &end.path) } else { address },
             "ip": address.parse::<IpAddr>().is_ok().then_some(address),
-            "port": self.end.and_then(|end| end.port),
+            "port": self.of.and_then(|end| end.port),
             "bytes": self.bytes,
             "packets": self.packets,
         })

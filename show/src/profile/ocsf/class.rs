@@ -19,7 +19,7 @@ const MEDIUM: u32 = 3;
 /// Class and activity of an event, by the numbers of the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Class<'a> {
-    pub class: u32,
+    pub number: u32,
     pub activity: u32,
     pub activity_name: &'a str,
     pub severity: u32,
@@ -64,22 +64,22 @@ impl<'a> Class<'a> {
         let Some(&(_, class, activity, name)) = row else {
             let loss = matches!(event.body, Some(Body::Telemetry(_)));
             return Self {
-                class: BASE,
+                number: BASE,
                 activity: OTHER,
                 activity_name: &event.kind,
                 severity: if loss { MEDIUM } else { INFORMATIONAL },
             };
         };
         let (activity, activity_name) = refined(event).unwrap_or((activity, name));
-        Self { class, activity, activity_name, severity: INFORMATIONAL }
+        Self { number: class, activity, activity_name, severity: INFORMATIONAL }
     }
 
     pub(super) const fn category(self) -> u32 {
-        self.class / 1000
+        self.number / 1000
     }
 
     pub(super) const fn kind(self) -> u32 {
-        self.class * 100 + self.activity
+        self.number * 100 + self.activity
     }
 }
 
@@ -150,7 +150,7 @@ mod tests {
     fn an_event_that_lacks_what_its_class_requires_is_a_base_event() {
         for (kind, ..) in CLASSES {
             let event = Event { kind: (*kind).to_owned(), ..Event::default() };
-            assert_eq!(Class::of(&event).class, BASE, "{kind}");
+            assert_eq!(Class::of(&event).number, BASE, "{kind}");
         }
     }
 

@@ -34,7 +34,7 @@ pub(super) use rows::ROWS;
 
 /// Where the fields of this event go.
 pub(super) fn rows(event: &Event) -> &'static [Row] {
-    if Class::of(event).class == BASE { rows::BASE_ROWS } else { ROWS }
+    if Class::of(event).number == BASE { rows::BASE_ROWS } else { ROWS }
 }
 
 pub(super) struct Ocsf<'a>(pub &'a Event);
@@ -43,8 +43,8 @@ impl Serialize for Ocsf<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let event = self.0;
         let class = Class::of(event);
-        let is_classed = class.class != BASE;
-        let subject = event.process.as_ref().filter(|_| class.class == PROCESS);
+        let is_classed = class.number != BASE;
+        let subject = event.process.as_ref().filter(|_| class.number == PROCESS);
         let (mut file, mut network) = (None, None);
         match &event.body {
             Some(Body::File(body)) if is_classed => file = Some(body),
@@ -66,7 +66,7 @@ impl Serialize for Ocsf<'_> {
             "metadata": Some(Metadata { event, profiles: if is_classed { PROFILES } else { &[] } }),
             "time": Some(event.time.as_ref().map_or(0, millis)),
             "category_uid": Some(class.category()),
-            "class_uid": Some(class.class),
+            "class_uid": Some(class.number),
             "activity_id": Some(class.activity),
             "activity_name": class.activity_name,
             "type_uid": Some(class.kind()),
@@ -179,11 +179,11 @@ impl<'a> Actor<'a> {
             (Some(_), Some(parent)) if matches!(event.body, Some(Body::Exec(_) | Body::Fork(_))) => {
                 Some(Self::Reference(Reference::to_parent(parent), User::of(parent.uid, &parent.user)))
             }
-            (Some(process), _) if class.class == PROCESS => {
+            (Some(process), _) if class.number == PROCESS => {
                 Some(Self::Reference(Reference::to(process), user(process)))
             }
             (Some(process), _) => Some(Self::Process(FullProcess { event, process }, user(process))),
-            (None, _) => (class.class == class::FILE).then_some(Self::Unknown),
+            (None, _) => (class.number == class::FILE).then_some(Self::Unknown),
         }
     }
 }

@@ -85,7 +85,7 @@ pub(super) struct FileResult<'a>(&'a FileTarget, &'a FileActivity);
 impl<'a> FileResult<'a> {
     /// None of kinds that have no result, and where it is not known.
     pub(super) fn of(kind: &str, file: &'a FileActivity) -> Option<Self> {
-        has_result(kind).then(|| file.target.as_ref()).flatten().map(|target| Self(target, file))
+        file.target.as_ref().filter(|_| has_result(kind)).map(|target| Self(target, file))
     }
 }
 
@@ -144,7 +144,7 @@ impl Serialize for Endpoint<'_> {
 
 /// Ports of vsock have 32 bits, which the schema has no room for.
 pub(super) fn port(end: &NetworkEndpoint) -> Option<u32> {
-    end.port.filter(|port| *port <= u32::from(u16::MAX))
+    end.port.filter(|port| u16::try_from(*port).is_ok())
 }
 
 /// How the two ends talk.
