@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_proto::v1::{self, ConfigurationAnswer, ConfigurationUpdate, configuration_answer::Outcome};
-use nightjar_show::{Json, profile::Profile};
+use nightjar_show::Json;
 use serde_json::json;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -32,7 +32,8 @@ use crate::{
     deliver::{
         Delivery, Link,
         control::{Control, Order},
-        delivery::Linked,
+        delivery::{Linked, identity_directory},
+        renew,
     },
     export::JsonFile,
     kernel,
@@ -162,7 +163,7 @@ fn open(config: &Config) -> Result<(Destinations, Option<Link>)> {
     match &config.json.file {
         None => {}
         Some(path) if path == Path::new(STDOUT) => {
-            to.stream = Some(Box::new(Json::new(io::stdout(), Profile::Native)));
+            to.stream = Some(Box::new(Json::new(io::stdout(), settings::profile(config))));
         }
         Some(path) => to.file = Some(open_file(path, config)?),
     }
@@ -178,8 +179,9 @@ fn open(config: &Config) -> Result<(Destinations, Option<Link>)> {
 }
 
 fn open_file(path: &Path, config: &Config) -> Result<JsonFile> {
-    let (file, opened) = JsonFile::open(path.to_owned(), Profile::Native, settings::rotation(config))
-        .with_context(|| format!("cannot write events to {}", path.display()))?;
+    let (file, opened) =
+        JsonFile::open(path.to_owned(), settings::profile(config), settings::rotation(config))
+            .with_context(|| format!("cannot write events to {}", path.display()))?;
     if opened.cut > 0 {
         warn!(
             "{} ended in the middle of a line: {} bytes of an unfinished event were cut off",
@@ -289,7 +291,16 @@ impl Agent {
                     version: of_control,
                 };
                 let connection = link.channel();
-                Some(link.start(control.run(connection))?)
+                let renewal = renew::run(identity_directory(&config.state_directory()), connection.clone());
+                let is_known = config.backend.address.as_deref().is_some_and(|url| url.starts_with("https"));
+                let beside = async move {
+                    if is_known {
+                        tokio::join!(control.run(connection), renewal);
+                    } else {
+                        control.run(connection).await;
+                    }
+                };
+                Some(link.start(beside)?)
             }
         };
         Ok(Self {
@@ -428,6 +439,9 @@ impl Agent {
         let old = &old;
         let mut pending = config::needs_restart(&self.started, &new.config);
         let is_stdout = |config: &Config| config.json.file.as_deref() == Some(Path::new(STDOUT));
+        if is_stdout(old) && old.json.profile != new.config.json.profile {
+            pending.push("json.profile".to_owned());
+        }
         if is_stdout(old) != is_stdout(&new.config) {
             pending.push("json.file".to_owned());
             new.config.json.file.clone_from(&old.json.file);
@@ -442,9 +456,8 @@ impl Agent {
         }
         let asked = settings::asked(config)?;
         let file = match &config.json.file {
-            same if *same == old.json.file => {
-                (config.json != old.json).then(|| FileChange::Rotation(settings::rotation(config)))
-            }
+            same if *same == old.json.file => (config.json != old.json)
+                .then(|| FileChange::Same(settings::profile(config), settings::rotation(config))),
             None => Some(FileChange::None),
             Some(path) => Some(FileChange::Other(Box::new(open_file(path, config)?))),
         };

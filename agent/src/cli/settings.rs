@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
+use nightjar_show::profile::Profile;
 use serde_json::{Value, json};
 use wildmatch::WildMatch;
 
@@ -259,4 +260,14 @@ pub(super) fn delivery(config: &Config) -> Result<Option<deliver::Options>> {
         plaintext_name: format!("{host}-{}", config.instance),
         host,
     }))
+}
+
+/// Form of the lines of JSON.
+pub(super) fn profile(config: &Config) -> Profile {
+    match config.json.profile {
+        config::Profile::Native => Profile::Native,
+        config::Profile::Threatstack => Profile::Threatstack,
+        config::Profile::Ocsf => Profile::Ocsf,
+        config::Profile::Ecs => Profile::Ecs,
+    }
 }

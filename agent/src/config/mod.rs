@@ -20,7 +20,7 @@ pub use error::{Errors, Problem};
 pub use load::{DEFAULT_FILE, Flag, LARGEST_FILE, Loaded, Location, Origin, load};
 pub use model::{
     Backend, Compress, Config, Files, Json, Kernel, Level, Match, Metrics, Network, OneOrMany, Pattern,
-    Privileges, Redact, Rule, Socket, Tables, TextOrNumber, Watch,
+    Privileges, Profile, Redact, Rule, Socket, Tables, TextOrNumber, Watch,
 };
 pub use policies::markdown as policies_markdown;
 pub use render::{example, markdown, needs_restart, show};

@@ -305,6 +305,8 @@ pub struct Json {
     /// written.
     #[schemars(schema_with = "shape::json_file")]
     pub file: Option<PathBuf>,
+    /// Form of the lines; `docs/profiles.md` has each of them with samples.
+    pub profile: Profile,
     /// Size at which the file is rotated. `0`: no size is too large.
     #[schemars(extend("x-range" = {"least": "1MiB", "most": "1TiB", "zero": true}))]
     pub rotate_size: Size,
@@ -316,6 +318,20 @@ pub struct Json {
     pub keep: u32,
     /// How rotated files are compressed.
     pub compress: Compress,
+}
+
+/// Form of the lines of JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// As the schema of events has it: all that is known.
+    Native,
+    /// As consumers of the Threat Stack agent's events read them.
+    Threatstack,
+    /// Open Cybersecurity Schema Framework.
+    Ocsf,
+    /// Elastic Common Schema.
+    Ecs,
 }
 
 /// How rotated files are compressed.
@@ -659,6 +675,7 @@ impl Default for Json {
     fn default() -> Self {
         Self {
             file: None,
+            profile: Profile::Native,
             rotate_size: Size::from_mib(100),
             rotate_age: Period::from_secs(24 * 60 * 60),
             keep: 10,

@@ -13,6 +13,7 @@ pub mod connect;
 pub mod control;
 pub mod delivery;
 pub mod enrol;
+pub mod renew;
 pub mod spool;
 pub mod tls;
 mod watermark;

@@ -61,6 +61,11 @@ impl JsonFile {
         self.file.tick();
     }
 
+    /// Writes events in another form from now on.
+    pub fn set_profile(&mut self, profile: Profile) {
+        self.profile = profile;
+    }
+
     /// Rotates otherwise from now on.
     pub fn set_rotation(&mut self, rotation: Rotation) {
         self.file.set_rotation(rotation);

@@ -17,7 +17,7 @@ use std::{
 
 use nightjar_abi::hook::Hook;
 use nightjar_proto::v1::{self, Event};
-use nightjar_show::Export;
+use nightjar_show::{Export, profile::Profile};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
@@ -91,7 +91,7 @@ pub enum FileChange {
     /// It is this one.
     Other(Box<JsonFile>),
     /// It is the same with other options.
-    Rotation(Rotation),
+    Same(Profile, Rotation),
 }
 
 /// How it went.
@@ -434,8 +434,9 @@ impl Drain {
         self.apply_verdicts();
         match file {
             None => {}
-            Some(FileChange::Rotation(rotation)) => {
+            Some(FileChange::Same(profile, rotation)) => {
                 if let Some(file) = &mut self.outputs.file {
+                    file.set_profile(profile);
                     file.set_rotation(rotation);
                 }
             }

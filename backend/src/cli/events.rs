@@ -5,6 +5,7 @@ use std::{path::Path, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use nightjar_proto::backend::v1::{EventsRequest, TailRequest};
+use nightjar_show::profile::Profile;
 
 use super::{
     client::{connect, told},
@@ -19,6 +20,9 @@ pub struct Arguments {
     /// How events look: compact lines for eyes, or JSON
     #[arg(short, long, value_enum, default_value_t = Output::Compact)]
     output: Output,
+    /// Form of the JSON: native, threatstack, ocsf or ecs
+    #[arg(long, value_name = "NAME", default_value_t = Profile::Native)]
+    profile: Profile,
     /// And those that come from now on
     #[arg(short, long, conflicts_with = "until")]
     follow: bool,
@@ -72,8 +76,12 @@ pub struct Tail {
 /// # Errors
 /// When the expression is wrong, or the backend cannot be asked.
 pub async fn events(dir: &Path, arguments: Arguments) -> Result<()> {
-    let mut printer =
-        Printer::new(arguments.output, condition(arguments.condition.as_deref())?, arguments.number);
+    let mut printer = Printer::new(
+        arguments.output,
+        arguments.profile,
+        condition(arguments.condition.as_deref())?,
+        arguments.number,
+    );
     if let (Some(since), Some(until)) = (arguments.since, arguments.until) {
         ensure!(since < until, "--since is not before --until; there are no events between them");
     }
@@ -114,7 +122,7 @@ pub async fn events(dir: &Path, arguments: Arguments) -> Result<()> {
 /// When the expression is wrong, the agent is not connected or went away, or the backend cannot be asked.
 pub async fn tail(dir: &Path, arguments: Tail) -> Result<()> {
     condition(arguments.condition.as_deref())?;
-    let mut printer = Printer::new(arguments.output, None, arguments.number);
+    let mut printer = Printer::new(arguments.output, Profile::Native, None, arguments.number);
     let request = TailRequest {
         agent: arguments.agent,
         kinds: arguments.kind,

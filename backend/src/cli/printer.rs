@@ -14,6 +14,7 @@ use nightjar_show::{
     Export, Json,
     compact::{Compact, Style},
     expression::Expression,
+    profile::Profile,
 };
 use prost::Message as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -52,10 +53,10 @@ pub fn condition(text: Option<&str>) -> Result<Option<Expression>> {
 
 impl Printer {
     /// Shows so many events of which the condition is true.
-    pub fn new(output: Output, condition: Option<Expression>, most: Option<u64>) -> Self {
+    pub fn new(output: Output, profile: Profile, condition: Option<Expression>, most: Option<u64>) -> Self {
         let export: Box<dyn Export> = match output {
             Output::Compact => Box::new(Compact::new(io::stdout(), style())),
-            Output::Json => Box::new(Json::new(io::stdout())),
+            Output::Json => Box::new(Json::new(io::stdout(), profile)),
         };
         Self { export, condition, left: most.unwrap_or(u64::MAX) }
     }

@@ -78,6 +78,9 @@ fn mend(reason: Refusal) -> &'static str {
             "give the backend's disk more room; events wait in the spool as long as that has some"
         }
         Refusal::Busy => "it is tried again",
+        Refusal::Replaced => {
+            "if this host did not do that, another one has a copy of its certificate: enrol one of them again by `nightjar enrol --force`"
+        }
         Refusal::Unspecified | Refusal::Protocol | Refusal::Batch => {
             "agent and backend do not understand each other; check that both are of known versions"
         }
