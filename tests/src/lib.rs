@@ -43,7 +43,9 @@ pub use files::{copy_of, folder_for_all, make_executable, remove_cgroup};
 pub use netns::{Host, Hosts};
 pub use os::{Ended, PseudoTerminal, await_exit, set_file_capabilities, status_of_wait};
 pub use requirements::{missing_for_kernel_tests, skip};
-pub use run::{Ran, Run, Running, TRUE, quiet, rawfile_path, rawnet_path, run, workload, workload_path};
+pub use run::{
+    Ran, Run, Running, TRUE, feeder_path, quiet, rawfile_path, rawnet_path, run, workload, workload_path,
+};
 pub use schema::{expect_events, expect_status, wrong_with};
 pub use service::{Service, ServiceEnd, discarded, hook_count};
 pub use session::{Session, until};

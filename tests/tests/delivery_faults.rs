@@ -182,7 +182,8 @@ fn both_killed_again_and_again_lose_only_what_is_told() {
 #[test]
 fn a_full_spool_and_a_full_disk_cost_what_is_counted_and_told() {
     let folder = tempfile::tempdir().expect("a folder");
-    let disk = Tmpfs::mount(&folder.path().join("agent"), "6m");
+    let state = folder.path().join("agent");
+    let disk = Tmpfs::mount(&state, "6m");
     let mut backend = Backend::start(&folder.path().join("backend"), &[]);
     let mut feeder = Feeder::new(&folder, &backend.url(), &["--rate", "20000", "--spool", "8388608"]);
     feeder.live_for(SECOND);

@@ -128,6 +128,8 @@ struct World {
     /// damaged and the agent was restarted meanwhile.
     is_damaged: bool,
     has_flipped_marks: bool,
+    /// Files were deleted. Until that is told, only the marks know of it.
+    is_deleted: bool,
 }
 
 impl World {
@@ -143,6 +145,7 @@ impl World {
             next_name: 1,
             is_damaged: false,
             has_flipped_marks: false,
+            is_deleted: false,
         }
     }
 
@@ -358,6 +361,9 @@ impl World {
             // With the newest record and the newest marks both damaged, nothing knows of that record.
             Deed::FlipMarks { .. } if self.is_damaged => {}
             Deed::FlipMarks { at } => {
+                if std::mem::take(&mut self.is_deleted) {
+                    self.deliver_all();
+                }
                 self.has_flipped_marks = true;
                 self.disk.change(&Path::new(DIRECTORY).join("marks"), |bytes| {
                     bytes.iter_mut().skip(at.into()).take(1).for_each(|byte| *byte ^= 4);
@@ -365,6 +371,7 @@ impl World {
             }
             Deed::DeleteDirectory => {
                 self.settle();
+                self.is_deleted = true;
                 self.disk.delete_all();
                 self.work();
                 self.spool.keep();
@@ -436,6 +443,37 @@ proptest! {
     #[test]
     fn what_comes_out_is_what_went_in_less_what_is_counted(deeds in prop::collection::vec(deeds(), 1..150)) {
         run(&deeds);
+    }
+}
+
+#[test]
+fn what_is_on_disk_when_the_marks_are_damaged_is_missed_if_it_goes() {
+    let append = Deed::Append { lane: Lane::Critical, count: 7, size: 10 };
+    // One slot is flipped and the other is being written when the process is killed; which is which depends on `at`.
+    for at in [0, 4096] {
+        for opened in [Deed::Restart, Deed::NewBoot] {
+            let killed = Deed::KillAt { writes: 1, bytes: 16 };
+            let damaged = [Deed::FlipMarks { at }, killed, append.clone()];
+            run(&[&[append.clone(), opened], &damaged[..], &[Deed::DeleteDirectory]].concat());
+        }
+    }
+}
+
+#[test]
+fn what_the_backend_has_of_a_segment_is_not_lost_with_it_though_reading_fails_meanwhile() {
+    let append = |lane, count, size| Deed::Append { lane, count, size };
+    for failures in 1..4 {
+        run(&[
+            append(Lane::Bulk, 5, 0),
+            append(Lane::Bulk, 7, 0),
+            Deed::Send { lane: Lane::Bulk, batches: 2 },
+            Deed::Store { lane: Lane::Bulk, batches: 1, acknowledge: false },
+            Deed::Full { room: 0 },
+            Deed::FailReads(failures),
+            // There is room for this only in the place of the others.
+            append(Lane::Critical, 1, 0),
+            Deed::Restart,
+        ]);
     }
 }
 

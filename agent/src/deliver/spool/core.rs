@@ -257,13 +257,13 @@ impl Core {
             return if last.at == at { last } else { mark };
         };
         if segment.last_position() == at {
-            return Mark { at, events: segment.events_after, time: segment.last_time };
+            return segment.end_mark();
         }
         mark.events = segment.events_before;
         mark.time = segment.first_time;
         let Ok(file) = self.disk.open(&self.path(segment.name), super::disk::Open::Read) else { return mark };
         let mut offset = 0;
-        while let Ok(Some(found)) = segment::find(&*file, segment.name, offset, segment.end) {
+        while let Some(found) = segment::find_now(&*file, segment.name, offset, segment.end) {
             if found.header.sequence > at.sequence {
                 break;
             }

@@ -104,7 +104,7 @@ impl Core {
         let mut newly_lost = 0;
         let mut offset = 0;
         while marks.given.at >= (Position { epoch, sequence: next }) && next <= segment.last {
-            let Ok(Some(found)) = segment::find(file, segment.name, offset, segment.end) else { break };
+            let Some(found) = segment::find_now(file, segment.name, offset, segment.end) else { break };
             let Header { first, sequence, events_before, first_time, last_time, .. } = found.header;
             if (Position { epoch, sequence }) > marks.given.at {
                 break;
@@ -132,7 +132,7 @@ impl Core {
             let times = (segment.first_time, segment.last_time);
             let rest = loss(next, segment.last, events, segment.events_after, times);
             newly_lost += rest.count;
-            while let Ok(Some(found)) = segment::find(file, segment.name, offset, segment.end) {
+            while let Some(found) = segment::find_now(file, segment.name, offset, segment.end) {
                 offset = found.offset + found.header.size();
                 if found.header.sequence >= next && found.header.kind != Kind::Events {
                     newly_lost = newly_lost.saturating_sub(found.header.count);

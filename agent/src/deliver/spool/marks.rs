@@ -37,7 +37,7 @@ pub(super) struct LaneMarks {
     pub given: Mark,
     /// By reason.
     pub pending: [Pending; Reason::ALL.len()],
-    /// Where the epochs before ended, the newest first: nothing that comes after tells of records that are missing at
+    /// Where the epochs before ended, the newest first and each once: nothing that comes after tells of records that are missing at
     /// their end. Of more, in as many boots without a backend, such a loss would not be known.
     pub closed: [Mark; CLOSED],
 }
@@ -209,11 +209,23 @@ impl Mark {
 impl LaneMarks {
     /// Ends the epoch and begins another.
     pub(super) fn begin(&mut self, epoch: u64) {
-        if self.last.at.sequence > 0 {
-            self.closed.rotate_right(1);
-            self.closed[0] = self.last;
-        }
+        self.close(self.last);
         self.last = Mark { at: Position { epoch, sequence: 0 }, events: 0, time: self.last.time };
+    }
+
+    /// Remembers that an epoch got to `end`, or further if that is known already.
+    pub(super) fn close(&mut self, end: Mark) {
+        let index = self.closed.partition_point(|closed| closed.at.epoch > end.at.epoch);
+        let from_there = &mut self.closed[index..];
+        if let Some(known) = from_there.first().copied()
+            && end.at.sequence > 0
+            && end.at > known.at
+        {
+            if end.at.epoch > known.at.epoch {
+                from_there.rotate_right(1);
+            }
+            from_there[0] = end;
+        }
     }
 }
 
@@ -257,5 +269,19 @@ mod tests {
         assert_eq!(second.lanes[0].given.at.sequence, u64::MAX, "more may have been given out since");
         file.write_at(&[0xff], SLOT + 100).unwrap();
         assert_eq!(read.read().unwrap(), None);
+    }
+    #[test]
+    fn ends_of_epochs_are_kept_in_order_each_at_its_furthest_and_the_oldest_is_forgotten() {
+        let end = |epoch, sequence| Mark { at: Position { epoch, sequence }, events: 1, time: 1 };
+        let mut lane = LaneMarks::default();
+        for (epoch, sequence) in [(3, 1), (5, 2), (4, 7), (3, 6), (5, 1), (9, 0)] {
+            lane.close(end(epoch, sequence));
+        }
+        assert_eq!(lane.closed[..4], [end(5, 2), end(4, 7), end(3, 6), Mark::default()]);
+        for epoch in 11..11 + CLOSED as u64 {
+            lane.close(end(epoch, 1));
+        }
+        lane.close(end(5, 2));
+        assert_eq!(lane.closed.map(|closed| closed.at.epoch), [18, 17, 16, 15, 14, 13, 12, 11]);
     }
 }

@@ -12,7 +12,11 @@
 //! - **Full**, by its own limit or by that of the disk: the oldest segment of the bulk lane is given up first, then the
 //!   oldest of the critical lane, but critical events never for bulk ones. Losses are told in the lane.
 //! - **Bits that flip, files that are cut, deleted, moved or foreign**: what is whole is delivered, and what is not is
-//!   counted exactly, because each record knows the sum of events before it.
+//!   counted exactly, because each record knows the sum of events before it. Three things are not known: a newest record
+//!   that is damaged together with the newest marks; records of the present epoch whose files were deleted, if both slots
+//!   of the marks are damaged before the loss is told; and, when the agent was restarted since, how many events were up
+//!   to a number that the backend has and has not acknowledged, if the records there are damaged: they may count as lost.
+//! - **Reading fails**: it is tried a few times; what cannot be read then is damaged.
 //! - **No writable disk**: batches are refused, counted, and told of as soon as something can be written.
 //! - It never panics and never ends the program. Only a directory that another process has is an error, at the start.
 //!

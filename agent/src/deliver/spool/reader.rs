@@ -9,16 +9,13 @@ use super::{
     disk::{DiskFile, Open},
     marks::Mark,
     record::{HEADER_BYTES, Header, Kind},
-    segment::{self, Found, Name, Segment},
+    segment::{self, Found, Name, READ_FAILURES, Segment},
     types::{Batch, BootId, Content, Entry, Lane, Loss, Position, Reason},
 };
 
 /// How often a place that another thread changes meanwhile is looked at again before the caller is told that there is
 /// nothing yet.
 const ATTEMPTS: usize = 16;
-
-/// How often reading may fail before what cannot be read counts as damaged.
-const READ_FAILURES: u32 = 3;
 
 /// Reads from the spool and acknowledges. There is one; it never keeps the writer waiting.
 #[derive(Debug)]
@@ -169,8 +166,7 @@ impl Reader {
     fn read(&self, segment: &Segment, mut base: Mark) -> io::Result<Next> {
         if segment.is_gone {
             let name = segment.name;
-            let mark =
-                Mark { at: segment.last_position(), events: segment.events_after, time: segment.last_time };
+            let mark = segment.end_mark();
             base.events = if base.events == u64::MAX { segment.events_before } else { base.events };
             let after = Cursor { mark, name, generation: segment.generation, file: None, offset: 0 };
             let entry = hole(segment, base, &mark, Reason::Missing);
@@ -210,8 +206,7 @@ impl Reader {
         };
         let expected = base.at.sequence + 1;
         let Some(Found { header, offset: at, skipped }) = found else {
-            let mark =
-                Mark { at: segment.last_position(), events: segment.events_after, time: segment.last_time };
+            let mark = segment.end_mark();
             let damage = Damage { bytes: segment.end.saturating_sub(offset) };
             let entry = hole(segment, base, &mark, Reason::Damaged);
             return Ok(Next { entry, after: after(mark, segment.end), damage, is_new_loss: true });

@@ -191,6 +191,10 @@ impl Core {
                 // is told as missing, and the backend stores it once.
                 state.marks.given.at = state.segments.back().map(Segment::last_position).unwrap_or_default();
             }
+            // Lost marks do not tell of the epochs on disk, and older ones not of the last. If these go, they are missed.
+            for segment in &state.segments {
+                state.marks.close(segment.end_mark());
+            }
             state.marks.begin(epoch);
         }
     }
@@ -213,7 +217,7 @@ impl Core {
         };
         let Ok(file) = self.disk.open(&self.path(name), Open::Read) else { return };
         let mut offset = 0;
-        while let Ok(Some(found)) = segment::find(&*file, name, offset, end) {
+        while let Some(found) = segment::find_now(&*file, name, offset, end) {
             offset = found.offset + found.header.size();
             if found.header.sequence > after
                 && found.header.kind == Kind::Refused
@@ -235,11 +239,7 @@ impl Core {
             let epoch = closed.at.epoch;
             let end = state.segments.iter().rfind(|segment| segment.name.epoch == epoch);
             let boot = end.map_or(boot, |segment| segment.boot);
-            let end = end.map(|segment| Mark {
-                at: segment.last_position(),
-                events: segment.events_after,
-                time: segment.last_time,
-            });
+            let end = end.map(Segment::end_mark);
             let start = Mark { at: Position { epoch, sequence: 0 }, events: 0, time: acknowledged.time };
             let before =
                 [Some(start), Some(acknowledged), end].into_iter().flatten().max_by_key(|mark| mark.at);

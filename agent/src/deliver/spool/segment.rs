@@ -4,6 +4,7 @@ use std::{fmt, io, str::FromStr};
 
 use super::{
     disk::DiskFile,
+    marks::Mark,
     record::{HEADER, HEADER_BYTES, Header, MAGIC},
     types::{BootId, Lane, Position},
 };
@@ -54,6 +55,9 @@ pub(super) struct Found {
     pub skipped: u64,
 }
 
+/// How often reading may fail before what cannot be read counts as damaged.
+pub(super) const READ_FAILURES: u32 = 3;
+
 /// Bytes that are searched for a header at a time.
 const STRIDE: usize = 64 << 10;
 
@@ -90,6 +94,11 @@ impl Segment {
     pub(super) fn last_position(&self) -> Position {
         Position { epoch: self.name.epoch, sequence: self.last }
     }
+
+    /// The same, with the sum of events up to there.
+    pub(super) fn end_mark(&self) -> Mark {
+        Mark { at: self.last_position(), events: self.events_after, time: self.last_time }
+    }
 }
 
 /// The bytes that a file of this size takes on disk.
@@ -125,6 +134,13 @@ pub(super) fn find(file: &dyn DiskFile, name: Name, offset: u64, end: u64) -> io
         at += (read - MAGIC.len() + 1) as u64;
     }
     Ok(None)
+}
+
+/// The same for who cannot come back later: reading is tried again, as often as the reader does, and then what cannot be
+/// read is damaged.
+pub(super) fn find_now(file: &dyn DiskFile, name: Name, offset: u64, end: u64) -> Option<Found> {
+    let mut attempts = (0..=READ_FAILURES).map(|_| find(file, name, offset, end));
+    attempts.find_map(Result::ok).flatten()
 }
 
 fn record_at(file: &dyn DiskFile, name: Name, offset: u64, end: u64) -> io::Result<Option<Found>> {

@@ -15,7 +15,7 @@ use std::{
 
 use nightjar_proto::v1::{
     Ack, Batch, EnrolRequest, EnrolResponse, LanePosition, LostBatches, PublishRequest, PublishResponse,
-    Refusal, Refused, Welcome,
+    Refusal, Refused, RenewRequest, Welcome,
     enrolment_server::{Enrolment, EnrolmentServer},
     ingest_server::{Ingest, IngestServer},
     publish_request::Message as Request,
@@ -169,6 +169,14 @@ impl Enrolment for Service {
         tokens.remove(found);
         let agent_id = format!("agent-of-{host}");
         let certificate_pem = authority.sign(&csr_pem, &agent_id);
+        let ca_pem = authority.pem();
+        Ok(tonic::Response::new(EnrolResponse { agent_id, certificate_pem, ca_pem, expires: 0 }))
+    }
+
+    async fn renew(&self, call: Call<RenewRequest>) -> Result<tonic::Response<EnrolResponse>, Status> {
+        let (authority, _) = self.0.enrolment.as_ref().unwrap();
+        let agent_id = "agent-of-web-1".to_owned();
+        let certificate_pem = authority.sign(&call.into_inner().csr_pem, &agent_id);
         let ca_pem = authority.pem();
         Ok(tonic::Response::new(EnrolResponse { agent_id, certificate_pem, ca_pem, expires: 0 }))
     }

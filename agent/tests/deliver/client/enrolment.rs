@@ -13,6 +13,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use nightjar::deliver::{
     connect::Target,
     enrol::{EnrolError, Enrolled, Enrolment, enrol},
+    renew::renew,
     tls::{Tls, TlsFiles},
 };
 use ring::digest::{SHA256, digest};
@@ -172,4 +173,27 @@ async fn a_token_is_not_sent_in_plaintext() {
         within: Duration::from_secs(1),
     };
     assert!(matches!(enrol(&enrolment).await, Err(EnrolError::Plaintext(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_is_renewed_before_it_ends_and_not_earlier() {
+    let world = World::new(&["one"]).await;
+    let enrolled = world.enrol_pinned("one", false).await.unwrap();
+    let agent =
+        Agent::start(&format!("https://{}", world.address), Some(Tls::new(enrolled.files.clone())), None);
+    let mut connection = agent.channel.clone();
+    let channel = connection.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    let certificate = || fs::read(&enrolled.files.certificate).unwrap();
+    let (before, key) = (certificate(), fs::read(&enrolled.files.key).unwrap());
+
+    let is_early = enrolled.expires - Duration::from_mins(1);
+    assert!(!renew(&world.identity(), channel.clone(), is_early).await.unwrap());
+    assert_eq!(certificate(), before);
+
+    let is_time = enrolled.expires + Duration::from_mins(1);
+    assert!(renew(&world.identity(), channel, is_time).await.unwrap());
+    assert_ne!(certificate(), before);
+    assert_eq!(fs::read(&enrolled.files.key).unwrap(), key);
+    assert_eq!(enrolled.files.read().unwrap().name, "agent-of-web-1");
+    assert_eq!(fs::read_dir(world.identity()).unwrap().count(), 3, "nothing else is left there");
 }

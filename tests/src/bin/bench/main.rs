@@ -5,6 +5,7 @@
 
 mod agent;
 mod audit;
+mod deliver;
 mod exec;
 mod files_producer;
 mod http;
@@ -49,6 +50,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Benchmark {
     Connect(network::ConnectArguments),
+    Deliver(deliver::Arguments),
     Exec(exec::Arguments),
     Http(http::Arguments),
     IdleSyscall(idle_syscall::Arguments),
@@ -94,6 +96,7 @@ fn run(benchmark: &Benchmark) -> Result<()> {
     sys::end_gracefully();
     match benchmark {
         Benchmark::Connect(arguments) => network::connect(arguments),
+        Benchmark::Deliver(arguments) => deliver::run(arguments),
         Benchmark::Exec(arguments) => exec::run(arguments),
         Benchmark::Http(arguments) => http::run(arguments),
         Benchmark::IdleSyscall(arguments) => idle_syscall::run(arguments),

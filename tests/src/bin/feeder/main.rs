@@ -2,9 +2,10 @@
 //! each event that was made is known. Ends when its standard input does.
 
 use std::{
-    fs::{File, OpenOptions},
+    fmt::Write as _,
+    fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -37,7 +38,13 @@ struct Arguments {
     state: PathBuf,
     /// Number and time of each event are appended to this, 16 bytes an event, before it is handed over
     #[arg(long)]
-    log: PathBuf,
+    log: Option<PathBuf>,
+    /// Events that an agent has told, each after its length as a varint, to be made again and again
+    #[arg(long)]
+    replay: Option<PathBuf>,
+    /// Only make them: to know what that costs
+    #[arg(long)]
+    dry: bool,
     /// Number of the first event
     #[arg(long, default_value_t = 0)]
     from: u64,
@@ -65,14 +72,15 @@ fn main() -> Result<()> {
         version: "0.0.0".to_owned(),
         plaintext_name: "feeder".to_owned(),
     };
-    let log = OpenOptions::new().create(true).append(true).open(&arguments.log).context("the log")?;
+    let log = arguments.log.as_deref().map(|log| OpenOptions::new().create(true).append(true).open(log));
+    let log = log.transpose().context("the log")?;
     let (delivery, link) = Delivery::open(options)?;
     let complete_until = link.complete_until;
     let linked = link.start(std::future::pending())?;
     if let Some(since) = complete_until {
         hand_over(&delivery, &absence(since, now(0)));
     }
-    make(&arguments, &delivery, log)?;
+    make(&arguments, (!arguments.dry).then_some(&delivery), log)?;
     delivery.complete_until(SystemTime::now());
     let status = delivery.status();
     delivery.close();
@@ -82,7 +90,9 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn make(arguments: &Arguments, delivery: &Delivery, mut log: File) -> Result<()> {
+fn make(arguments: &Arguments, delivery: Option<&Delivery>, mut log: Option<File>) -> Result<()> {
+    let mut replayed = arguments.replay.as_deref().map(replay).transpose()?.unwrap_or_default();
+    let mut encoded = Vec::new();
     let ended = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&ended);
     thread::spawn(move || {
@@ -97,20 +107,61 @@ fn make(arguments: &Arguments, delivery: &Delivery, mut log: File) -> Result<()>
         let due = (micros.saturating_mul(arguments.rate) / 1_000_000).min(most);
         while made < due {
             let (number, time) = (arguments.from + made, now(arguments.clock));
-            let mut line = [0; 16];
-            line[..8].copy_from_slice(&number.to_le_bytes());
-            line[8..].copy_from_slice(&time.to_le_bytes());
-            log.write_all(&line).context("the log")?;
-            hand_over(delivery, &event(number, time));
+            if let Some(log) = &mut log {
+                let mut line = [0; 16];
+                line[..8].copy_from_slice(&number.to_le_bytes());
+                line[8..].copy_from_slice(&time.to_le_bytes());
+                log.write_all(&line).context("the log")?;
+            }
+            let made_up;
+            let event = if replayed.is_empty() {
+                made_up = event(number, time);
+                &made_up
+            } else {
+                let index = usize::try_from(number).unwrap_or_default() % replayed.len();
+                again(&mut replayed[index], number, time)
+            };
+            encoded.clear();
+            event.encode(&mut encoded).context("no room for an event")?;
+            if let Some(delivery) = delivery {
+                delivery.event(event, &encoded);
+            }
             made += 1;
         }
-        if marked.elapsed() >= MARK {
+        if let Some(delivery) = delivery.filter(|_| marked.elapsed() >= MARK) {
             marked = Instant::now();
             delivery.complete_until(UNIX_EPOCH + Duration::from_nanos(now(arguments.clock)));
         }
         thread::sleep(TICK);
     }
     Ok(())
+}
+
+/// Events of a file.
+fn replay(path: &Path) -> Result<Vec<Event>> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (mut rest, mut events) = (bytes.as_slice(), Vec::new());
+    while !rest.is_empty() {
+        events.push(Event::decode_length_delimited(&mut rest).context("not an event")?);
+    }
+    Ok(events)
+}
+
+/// An event once more, with an ID and a time as the agent would give it now.
+fn again(event: &mut Event, number: u64, time: u64) -> &Event {
+    let (millis, rest) = (time / 1_000_000, time % 1_000_000);
+    let first = millis << 16 | 0x7000 | (rest * 4096 / 1_000_000);
+    event.id.clear();
+    let _infallible = write!(
+        event.id,
+        "{:08x}-{:04x}-{:04x}-8116-{:012x}",
+        first >> 32,
+        first >> 16 & 0xffff,
+        first & 0xffff,
+        number & 0xffff_ffff_ffff
+    );
+    event.time = Some(timestamp(time));
+    event
 }
 
 fn hand_over(delivery: &Delivery, event: &Event) {
