@@ -24,8 +24,8 @@ use nightjar_backend::{
 };
 use nightjar_proto::v1::{
     Batch, Capabilities, Cgroup, Event, Exec, Exit, File as Exe, FileActivity, Hello, Lane, Namespaces,
-    Parent, Process, PublishRequest, Source, event::Body, ingest_client::IngestClient, publish_request,
-    publish_response,
+    NetworkActivity, NetworkEndpoint, Parent, Process, PublishRequest, Source, event::Body,
+    ingest_client::IngestClient, publish_request, publish_response,
 };
 use prost::Message as _;
 use prost_types::Timestamp;
@@ -189,6 +189,26 @@ impl Build {
         event.encode_length_delimited(to).unwrap();
     }
 
+    /// A download from one of a few hundred servers.
+    fn network(&mut self) -> NetworkActivity {
+        let endpoint =
+            |address: String, port| NetworkEndpoint { address, port: Some(port), ..Default::default() };
+        let ephemeral = 32_768 + u32::try_from(self.random.next(28_000)).unwrap();
+        NetworkActivity {
+            protocol: "tcp".to_owned(),
+            family: "ipv4".to_owned(),
+            r#type: "stream".to_owned(),
+            direction: "outbound".to_owned(),
+            local: Some(endpoint("192.0.2.17".to_owned(), ephemeral)),
+            remote: Some(endpoint(format!("198.51.100.{}", self.random.next(250)), 443)),
+            connection: self.name(),
+            namespace: 4_026_531_840,
+            outcome: "established".to_owned(),
+            latency: 900_000 + self.random.next(20_000_000),
+            ..NetworkActivity::default()
+        }
+    }
+
     fn batch(&mut self, sequence: u64) -> Batch {
         let mut events = Vec::new();
         let mut count = 0;
@@ -230,7 +250,17 @@ impl Build {
                 };
                 self.event(kind, &process, &parent, Body::File(activity), &mut events);
             }
-            self.event("process.exit", &process, &parent, Body::Exit(Exit::default()), &mut events);
+            if self.random.next(4) == 0 {
+                let network = self.network();
+                self.event("network.connect", &process, &parent, Body::Network(network), &mut events);
+                count += 1;
+            }
+            let exit = Exit {
+                code: Some(u32::from(self.random.next(20) == 0)),
+                run_time_ns: self.random.next(900_000_000),
+                ..Exit::default()
+            };
+            self.event("process.exit", &process, &parent, Body::Exit(exit), &mut events);
             count += 2 + files;
         }
         Batch {

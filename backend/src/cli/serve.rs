@@ -38,6 +38,12 @@ pub struct Arguments {
     /// Size at which a file of the log is complete
     #[arg(long, value_name = "KIB", default_value_t = 64 << 10, hide = true)]
     log_file: u64,
+    /// Bytes of batches that may wait for the disk, in KiB
+    #[arg(long, value_name = "KIB", default_value_t = 64 << 10, hide = true)]
+    waiting: usize,
+    /// Wait so many milliseconds before each fsync, as a slow disk would
+    #[arg(long, value_name = "MS", default_value_t = 0, hide = true)]
+    slow_disk: u64,
     /// Without TLS and without enrolment; only on loopback
     #[arg(long)]
     plaintext: bool,
@@ -65,6 +71,8 @@ pub async fn serve(dir: PathBuf, arguments: Arguments) -> Result<()> {
         reserve,
         connections,
         log_file,
+        waiting,
+        slow_disk,
         plaintext,
         certificate,
         key,
@@ -78,7 +86,8 @@ pub async fn serve(dir: PathBuf, arguments: Arguments) -> Result<()> {
         retention,
         reserve_bytes: reserve << 20,
         segment_bytes: log_file << 10,
-        ..Limits::default()
+        waiting_bytes: waiting << 10,
+        slow_disk: Duration::from_millis(slow_disk),
     };
     let settings = Settings {
         dir: dir.clone(),

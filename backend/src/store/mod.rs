@@ -66,6 +66,8 @@ pub struct Limits {
     pub reserve_bytes: u64,
     /// Bytes of batches that may wait to be written.
     pub waiting_bytes: usize,
+    /// Waits so long before each fsync, as a slow disk would. For tests, as a disk cannot be made slow.
+    pub slow_disk: Duration,
 }
 
 /// A data directory that is open.
@@ -91,6 +93,7 @@ impl Default for Limits {
             retention: Duration::from_hours(72),
             reserve_bytes: 256 << 20,
             waiting_bytes: 64 << 20,
+            slow_disk: Duration::ZERO,
         }
     }
 }

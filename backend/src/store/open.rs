@@ -71,7 +71,7 @@ pub fn open(dir: &Path) -> Result<(State, File, u64), OpenError> {
 
     let mut catalog = Catalog::default();
     let mut index = Index::default();
-    for path in parquet_files(&dir.join(EVENTS), &files)? {
+    for path in parquet_files(&dir.join(EVENTS), &files, &counters)? {
         let Some((_, first, last)) = partition::name_of(&path) else {
             if path.extension().is_some_and(|extension| extension == "tmp") {
                 // It never got its name: the log still has all that is in it.
@@ -166,10 +166,15 @@ fn put_aside(path: &Path, error: &PartitionError, log_is_there: bool, counters: 
 fn parquet_files(
     events: &Path,
     files: &impl Fn(&Path) -> Result<Vec<PathBuf>, OpenError>,
+    counters: &Counters,
 ) -> Result<Vec<PathBuf>, OpenError> {
     let mut found = Vec::new();
-    for hour in files(events)?.into_iter().filter(|path| path.is_dir()) {
-        found.extend(files(&hour)?);
+    for path in files(events)? {
+        if path.is_dir() {
+            found.extend(files(&path)?);
+        } else {
+            foreign(&path, counters);
+        }
     }
     Ok(found)
 }

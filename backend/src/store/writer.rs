@@ -156,6 +156,7 @@ impl Writer {
             next = if more { requests.try_recv().ok() } else { None };
         }
         let result = possible.and_then(|segment| {
+            std::thread::sleep(self.limits.slow_disk);
             if bytes.is_empty() {
                 Ok(())
             } else {

@@ -79,6 +79,12 @@ impl Agent {
         .await;
     }
 
+    /// Goes away after all that it has sent.
+    async fn leave(mut self) {
+        drop(self.to_backend);
+        while let Ok(Some(_)) = self.from_backend.message().await {}
+    }
+
     async fn show(&self, id: &str, ids: &[&str]) {
         let event = |id: &&str| {
             let kind = "process.exec".to_owned();
@@ -211,7 +217,7 @@ async fn an_agent_is_watched_by_two_at_once_and_told_when_they_have_enough() {
         other => panic!("{other:?}"),
     }
     agent.show(&other.id, &["y"]).await;
-    drop(agent);
+    agent.leave().await;
     let shown = second.wait_with_output().unwrap();
     assert_eq!((ids(&shown.stdout), shown.status.code()), (vec!["x".to_owned(), "y".to_owned()], Some(1)));
     let complaint = String::from_utf8(shown.stderr).unwrap();

@@ -34,10 +34,16 @@ impl Drop for Tmpfs {
 }
 
 fn ready(address: std::net::SocketAddr) -> u16 {
+    get(address, "/readyz").0
+}
+
+/// Code and answer.
+fn get(address: std::net::SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     let answer = std::io::read_to_string(stream).unwrap();
-    answer.split(' ').nth(1).unwrap().parse().unwrap()
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 /// Sends from `next` on, each batch after the acknowledgement of the one before, until it is refused.
@@ -65,7 +71,10 @@ async fn fill_and_free(reserve: &str, dir: &Path) {
     let mut next = 1;
     let refusal = until_refused(&mut stream, &mut next, 2000).await;
     assert_eq!(refusal, Some(Refusal::StoreFull), "after {next}");
-    assert_eq!(ready(health), 503);
+    let (code, why) = get(health, "/readyz");
+    assert!(code == 503 && why.starts_with("full: "), "{code} {why}");
+    // It runs all the same: who starts it again would not help.
+    assert_eq!(get(health, "/healthz"), (200, "ok\n".to_owned()));
     // It comes back to nothing but refusals, and nothing ends.
     let mut stream = Stream::open(channel(address).await.unwrap(), "a").await.unwrap();
     assert_eq!(until_refused(&mut stream, &mut next, 2000).await, Some(Refusal::StoreFull));

@@ -6,6 +6,7 @@ mod access;
 mod client;
 mod control;
 mod crash;
+mod events;
 mod full;
 mod many;
 mod process;
