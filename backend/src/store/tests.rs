@@ -9,6 +9,8 @@ use prost_types::Timestamp;
 use super::{index::Gap, *};
 use crate::hour::Hour;
 
+mod damage;
+
 const LIMITS: Limits = Limits {
     segment_bytes: 1 << 20,
     retention: Duration::from_hours(72),
@@ -306,106 +308,4 @@ async fn two_processes_cannot_have_the_same_directory() {
     let dir = tempfile::tempdir().unwrap();
     let _store = Store::open(dir.path(), LIMITS).unwrap();
     assert!(matches!(Store::open(dir.path(), LIMITS), Err(OpenError::InUse(_))));
-}
-
-#[tokio::test]
-async fn files_that_are_not_of_this_program_are_left_alone_and_counted() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), LIMITS).unwrap();
-    put_all(&store, 1..=3).await;
-    convert(&store);
-    drop(store);
-    let hour = fs::read_dir(dir.path().join(EVENTS)).unwrap().next().unwrap().unwrap().path();
-    let foreign = [
-        dir.path().join(WAL).join("notes.txt"),
-        dir.path().join(WAL).join("x-2026-11-22T19.wal"),
-        hour.join("copy.parquet"),
-        dir.path().join(EVENTS).join("README"),
-    ];
-    for path in &foreign {
-        fs::write(path, "anything").unwrap();
-    }
-    fs::create_dir(dir.path().join(WAL).join("000000000900-2026-11-22T19.wal")).unwrap();
-    let store = Store::open(dir.path(), LIMITS).unwrap();
-    assert_eq!(store.state.counters.foreign.load(Ordering::Relaxed), 5);
-    assert!(foreign.iter().all(|path| path.exists()));
-    assert_eq!(ids(&store), expected(1..=3));
-    put_all(&store, [4]).await;
-}
-
-#[tokio::test]
-async fn a_log_file_of_anything_costs_its_bytes_and_not_the_others() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), LIMITS).unwrap();
-    put_all(&store, 1..=3).await;
-    drop(store);
-    let hour = Hour::of(now());
-    for (number, content) in [(800, vec![]), (801, vec![0; 5000]), (802, vec![0xff; 5000])] {
-        fs::write(dir.path().join(WAL).join(format!("{number:012}-{hour}.wal")), content).unwrap();
-    }
-    let store = Store::open(dir.path(), LIMITS).unwrap();
-    assert_eq!(store.state.counters.torn.load(Ordering::Relaxed), 10_000);
-    assert_eq!(ids(&store), expected(1..=3));
-    put_all(&store, [4]).await;
-    drop(store);
-    let store = Store::open(dir.path(), LIMITS).unwrap();
-    assert_eq!(ids(&store), expected(1..=4));
-}
-
-#[tokio::test]
-async fn one_batch_sent_at_once_by_many_is_stored_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(Store::open(dir.path(), LIMITS).unwrap());
-    let senders: Vec<_> = (0..50)
-        .map(|_| {
-            let store = Arc::clone(&store);
-            tokio::spawn(async move { put(&store, batch(1)).await.unwrap() })
-        })
-        .collect();
-    let mut outcomes = Vec::new();
-    for sender in senders {
-        outcomes.push(sender.await.unwrap());
-    }
-    assert_eq!(outcomes.iter().filter(|outcome| **outcome == Outcome::Stored).count(), 1);
-    assert_eq!(ids(&store), expected([1]));
-}
-
-#[tokio::test]
-async fn stored_and_told_to_be_lost_are_all_that_was_made_after_restarts_and_without_the_log() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut store = Store::open(dir.path(), LIMITS).unwrap();
-    let loss = |first_sequence, last_sequence, events| LostBatches {
-        lane: Lane::Critical.into(),
-        first_sequence,
-        last_sequence,
-        events,
-        reason: "spool_full".to_owned(),
-        ..LostBatches::default()
-    };
-    let sums = |store: &Store| {
-        let index = store.state.index.read().unwrap();
-        let told: u64 = index.iter().map(|(_, position)| position.told_lost()).sum();
-        (ids(store).len() as u64 + told, index.iter().map(|(_, position)| position.missing()).sum::<u64>())
-    };
-    // 30 batches of three events each and one event that got no number: 7 to 12 and 20 are lost; of 6 the agent thinks so.
-    put_all(&store, (1..=6).chain(13..=19)).await;
-    put(&store, Batch { losses: vec![loss(6, 9, 12), loss(0, 0, 1)], ..batch(21) }).await.unwrap();
-    assert_eq!(sums(&store).1, 4);
-    drop(store);
-    store = Store::open(dir.path(), LIMITS).unwrap();
-    put(&store, Batch { losses: vec![loss(10, 12, 9), loss(20, 20, 3)], ..batch(22) }).await.unwrap();
-    put_all(&store, 23..=30).await;
-    assert_eq!(sums(&store), (91, 0));
-    let known = |store: &Store| {
-        let index = store.state.index.read().unwrap();
-        let rows = index.iter().flat_map(|(_, position)| position.rows().cloned());
-        rows.map(|row| (row.from, row.to, row.events)).collect::<Vec<_>>()
-    };
-    assert_eq!(known(&store), [(0, 0, 1), (7, 12, 18), (20, 20, 3)]);
-    convert(&store);
-    drop(store);
-    fs::remove_dir_all(dir.path().join(WAL)).unwrap();
-    let store = Store::open(dir.path(), LIMITS).unwrap();
-    assert_eq!(sums(&store), (91, 0));
-    assert_eq!(known(&store).len(), 3);
 }
