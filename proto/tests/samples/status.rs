@@ -99,6 +99,28 @@ pub fn complete() -> Status {
             ring_bytes: 8_388_608,
             capabilities: strings(&["bpf", "perfmon"]),
         }),
+        delivery: Some(delivery()),
+    }
+}
+
+/// Of an agent whose backend is away and whose spool is full.
+fn delivery() -> Delivery {
+    Delivery {
+        backend: "https://backend.example.org:4317".into(),
+        agent_id: "7d1c0e5b92a44f63b8e0a1d2c3f45566".into(),
+        state: "waiting".into(),
+        since: Some(at(86_100)),
+        error: "connection refused".into(),
+        events: 990,
+        acknowledged: 900,
+        waiting: 83,
+        oldest: Some(at(86_050)),
+        lost: drops("spool_full", 7),
+        spool_bytes: 20_480,
+        spool_bytes_bound: 268_435_456,
+        spool_error: "no space left on device".into(),
+        round_trip_ns: 1_200_000,
+        sent_bytes: 46_000,
     }
 }
 
