@@ -230,7 +230,8 @@ impl Feeder {
         let from = self.made().last().map_or(0, |(number, _)| number + 1);
         let mut command = Command::new(feeder_path());
         command.args(["--backend", &self.url, "--from", &from.to_string()]);
-        command.arg("--state").arg(&self.state).arg("--log").arg(&self.log).args(&self.args).args(more);
+        command.arg("--drain").arg("--state").arg(&self.state).arg("--log").arg(&self.log);
+        command.args(&self.args).args(more);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         os::die_with_this_thread(&mut command);
         self.child = Some(command.spawn().expect("a feeder"));

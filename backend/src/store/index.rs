@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use nightjar_proto::v1::Batch;
+use nightjar_proto::v1::{Batch, LostBatches};
 
 /// Most gaps that one stream may have; then the oldest is only counted. An agent makes one where it loses something,
 /// so this many mean that something else is wrong.
@@ -144,7 +144,13 @@ impl Index {
     /// Takes note of a batch that is new.
     pub fn add(&mut self, batch: &Batch, received: u64) {
         let stream = Stream::of(batch);
-        self.position(&stream).add(batch.sequence, batch.count, received);
+        // One that stands for itself has nothing that came: its number is one of those that are lost.
+        let is_lost = |loss: &LostBatches| {
+            loss.lane == batch.lane && (loss.first_sequence..=loss.last_sequence).contains(&batch.sequence)
+        };
+        if batch.count > 0 || !batch.losses.iter().any(is_lost) {
+            self.position(&stream).add(batch.sequence, batch.count, received);
+        }
         for loss in &batch.losses {
             let stream = Stream { lane: loss.lane, ..stream.clone() };
             self.position(&stream).explain(loss, received);
@@ -225,7 +231,6 @@ impl From<Checkpoint> for Index {
 
 #[cfg(test)]
 mod tests {
-    use nightjar_proto::v1::LostBatches;
 
     use super::*;
 
@@ -287,12 +292,23 @@ mod tests {
     #[test]
     fn a_loss_that_is_told_explains_the_gap_whenever_it_comes() {
         // In the place of the last that is lost.
-        assert_eq!(gaps(&index(&[batch(4), telling(9, 5, 9)])), [(1, 3, ""), (5, 8, "spool_full")]);
+        assert_eq!(gaps(&index(&[batch(4), telling(9, 5, 9)])), [(1, 3, ""), (5, 9, "spool_full")]);
         // With a later number.
         assert_eq!(gaps(&index(&[batch(1), batch(4), telling(5, 2, 2)])), [(2, 2, "spool_full"), (3, 3, "")]);
         // Before what follows it has come.
         let early = Batch { lane: 2, ..telling(1, 1, 3) };
         assert_eq!(gaps(&index(&[early])), [(1, 3, "spool_full")]);
+    }
+
+    #[test]
+    fn a_loss_that_is_told_under_its_own_number_counts() {
+        let loss = |events| LostBatches { events, ..telling(2, 2, 2).losses[0].clone() };
+        let mut index = index(&[batch(1), Batch { count: 0, losses: vec![loss(7)], ..batch(2) }, batch(3)]);
+        let told = |index: &Index| index.iter().map(|(_, position)| position.told_lost()).sum::<u64>();
+        assert_eq!((gaps(&index), told(&index)), (vec![(2, 2, "spool_full")], 7));
+        // It comes once more, as the acknowledgement was lost.
+        index.add(&Batch { count: 0, losses: vec![loss(7)], ..batch(2) }, 2);
+        assert_eq!((gaps(&index), told(&index)), (vec![(2, 2, "spool_full")], 7));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use nightjar::deliver::{Delivery, Options, connect::Target, spool::Limits};
 use nightjar_proto::v1::{
-    Event, Exec, File as ProtoFile, FileActivity, Loss, Process, Telemetry, event::Body,
+    Delivery as Status, Event, Exec, File as ProtoFile, FileActivity, Loss, Process, Telemetry, event::Body,
 };
 use prost::Message as _;
 use prost_types::Timestamp;
@@ -27,6 +27,9 @@ use prost_types::Timestamp;
 const TICK: Duration = Duration::from_millis(2);
 /// How often is told how far all is handed over.
 const MARK: Duration = Duration::from_millis(50);
+
+/// Longest time that is waited for that.
+const DRAIN: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -42,6 +45,9 @@ struct Arguments {
     /// Events that an agent has told, each after its length as a varint, to be made again and again
     #[arg(long)]
     replay: Option<PathBuf>,
+    /// At the end, as long as there is a connection, wait until all is delivered
+    #[arg(long)]
+    drain: bool,
     /// Only make them: to know what that costs
     #[arg(long)]
     dry: bool,
@@ -82,6 +88,11 @@ fn main() -> Result<()> {
     }
     make(&arguments, (!arguments.dry).then_some(&delivery), log)?;
     delivery.complete_until(SystemTime::now());
+    let end = Instant::now() + DRAIN;
+    let is_delivered = |status: &Status| status.waiting == 0 || status.state != "connected";
+    while arguments.drain && !is_delivered(&delivery.status()) && Instant::now() < end {
+        thread::sleep(TICK);
+    }
     let status = delivery.status();
     delivery.close();
     drop(linked);
