@@ -119,6 +119,12 @@ fn nanoseconds(time: Option<&prost_types::Timestamp>) -> u64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.nanos).unwrap_or_default())
 }
 
+/// In nanoseconds.
+fn since_1970(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn timestamp(nanoseconds: u64) -> prost_types::Timestamp {
     (UNIX_EPOCH + Duration::from_nanos(nanoseconds)).into()
 }
@@ -155,6 +161,10 @@ impl Delivery {
         }
         let complete = state.join("complete");
         let (watermark, complete_until) = Watermark::open(&complete).map_err(failed(&complete))?;
+        if complete_until.is_none() {
+            // So that a first run that is killed before it gets to say more leaves word of when it began.
+            watermark.set(since_1970(SystemTime::now())).map_err(failed(&complete))?;
+        }
         let waiting_before = waiting(&spool.stats());
         let writer = Writer::start(spool.clone(), WriterLimits::default(), Some(watermark));
         let writer = writer.map_err(DeliveryError::Thread)?;
@@ -177,8 +187,7 @@ impl Delivery {
 
     /// All events of before this time were handed over.
     pub fn complete_until(&self, time: SystemTime) {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.writer.mark(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
+        self.writer.mark(since_1970(time));
     }
 
     /// How it is.
