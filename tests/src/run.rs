@@ -88,11 +88,10 @@ pub fn feeder_path() -> PathBuf {
 }
 
 fn helper(name: &str) -> PathBuf {
-    let test = env::current_exe().expect("the path of this program");
-    let folder = test.ancestors().nth(2).expect("target/debug/deps/test");
-    let path = folder.join(name);
-    assert!(path.is_file(), "{} is not there; Cargo builds it with the tests", path.display());
-    path
+    let this = env::current_exe().expect("the path of this program");
+    // A test is in target/debug/deps, a benchmark beside the helpers.
+    let found = this.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{name} is not beside {}; Cargo builds it with the tests", this.display()))
 }
 
 /// Runs a program whose events nobody asks for; gives its process ID.

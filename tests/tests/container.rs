@@ -3,15 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which Clippy does not know as such")]
 
 use std::{
-    fs,
-    os::unix::{fs::MetadataExt, net::UnixStream},
+    env, fs,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
 use nightjar_tests::{
-    Agent, Event, await_exit, copy_of, exec, exit, remove_cgroup, skip, skip_without_kernel,
+    Agent, Event, await_exit, copy_of, exec, exit, free_address, remove_cgroup, skip, skip_without_kernel,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -82,9 +85,23 @@ impl Docker {
             fs::create_dir_all(to.parent().unwrap()).unwrap();
             let _copy = copy_of(fs::canonicalize(file).unwrap(), to, 0o755);
         }
+        self.import_root(&root);
+    }
+
+    /// An image with nothing in it but some programs, at its root.
+    fn import_alone(&self, programs: &[PathBuf]) {
+        let root = self.path("root");
+        fs::create_dir_all(&root).unwrap();
+        for program in programs {
+            let _copy = copy_of(program.clone(), root.join(program.file_name().unwrap()), 0o755);
+        }
+        self.import_root(&root);
+    }
+
+    fn import_root(&self, root: &Path) {
         let archive = self.path("image.tar");
         let packed =
-            Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".").status().unwrap();
+            Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg(".").status().unwrap();
         assert!(packed.success());
         self.run(&["import", archive.to_str().unwrap(), "nightjar-test"]);
     }
@@ -197,4 +214,80 @@ fn expect_cgroup_of(pid: u32, event: &Event) {
     let path = event.text("process.cgroup.path");
     let listed = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     assert!(listed.lines().any(|line| line.splitn(3, ':').nth(2) == Some(path)), "{path}: {listed}");
+}
+
+/// The statically linked agent and backend.
+fn static_programs() -> Option<[PathBuf; 2]> {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/x86_64-unknown-linux-musl/release");
+    let folder = env::var_os("NIGHTJAR_DIST").map_or(built, PathBuf::from);
+    let programs = ["nightjar", "nightjar-backend"].map(|name| folder.join(name));
+    programs.iter().all(|program| program.is_file()).then_some(programs)
+}
+
+#[test]
+fn the_static_programs_deliver_from_containers_with_nothing_else_in_them() {
+    skip_without_kernel!();
+    if let Some(missing) = ["dockerd", "docker", "tar"].into_iter().find(|name| !is_installed(name)) {
+        return skip(&format!("{missing} is not installed"));
+    }
+    let Some(programs) = static_programs() else {
+        return skip("there are no statically linked programs: cargo xtask dist builds them");
+    };
+    let docker = Docker::start();
+    docker.import_alone(&programs);
+    let (data, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let address = free_address();
+    let configuration = format!(
+        "backend: {{address: \"http://{address}\", plaintext: true}}\nstate: /state/agent\nkinds: [\"process.exec\"]\n"
+    );
+    let file = state.path().join("nightjar.yaml");
+    fs::write(&file, configuration).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let volume = |folder: &Path, at: &str| format!("{}:{at}", folder.display());
+    docker.run(
+        &[
+            "run",
+            "--detach",
+            "--rm",
+            "--name",
+            "backend",
+            "--network=host",
+            "--volume",
+            &volume(data.path(), "/data"),
+        ]
+        .iter()
+        .chain(&["nightjar-test", "/nightjar-backend", "--data", "/data", "serve", "--plaintext", "--listen"])
+        .chain(&[address.to_string().as_str()])
+        .copied()
+        .collect::<Vec<_>>(),
+    );
+    docker.run(
+        &["run", "--detach", "--rm", "--name", "agent", "--privileged", "--pid=host", "--network=host"]
+            .iter()
+            .chain(&["--volume", "/sys:/sys", "--volume", &volume(state.path(), "/state")])
+            .chain(&[
+                "nightjar-test",
+                "/nightjar",
+                "run",
+                "--instance",
+                "bare",
+                "--config",
+                "/state/nightjar.yaml",
+            ])
+            .copied()
+            .collect::<Vec<_>>(),
+    );
+    let ask = ["exec", "backend", "/nightjar-backend", "--data", "/data", "events", "--kind", "process.exec"];
+    let deadline = Instant::now() + 2 * PATIENCE;
+    loop {
+        let marked = Command::new("/usr/bin/true").arg("--from-a-bare-container").status().unwrap();
+        assert!(marked.success());
+        std::thread::sleep(Duration::from_secs(1));
+        if docker.run(&ask).contains("/usr/bin/true --from-a-bare-container") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "nothing came: {}", docker.run(&["ps", "--all"]));
+    }
+    docker.run(&["kill", "--signal=TERM", "agent"]);
+    docker.run(&["kill", "--signal=TERM", "backend"]);
 }

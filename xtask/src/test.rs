@@ -4,6 +4,7 @@ use anyhow::bail;
 
 use crate::{
     build::{self, Programs},
+    dist,
     kernel_crate::PACKAGE,
     workspace::{Workspace, execute, is_ci, is_root, say},
 };
@@ -12,6 +13,9 @@ use crate::{
 pub const NIGHTJAR_BIN: &str = "NIGHTJAR_BIN";
 /// Likewise of the backend.
 pub const NIGHTJAR_BACKEND_BIN: &str = "NIGHTJAR_BACKEND_BIN";
+
+/// Tells the tests the directory of the statically linked programs.
+const NIGHTJAR_DIST: &str = "NIGHTJAR_DIST";
 
 const KERNEL_TESTS: &str = "nightjar-tests";
 
@@ -36,9 +40,15 @@ pub fn run(workspace: &Workspace, args: &[String]) -> anyhow::Result<()> {
     match kernel_tests(is_root(), is_ci()) {
         KernelTests::Run => {
             let Programs { agent, backend } = build::both(workspace)?;
+            let dist = dist::dist(workspace)?;
             let test = ["test", "--package", KERNEL_TESTS];
             execute(
-                workspace.cargo(test).args(args).env(NIGHTJAR_BIN, agent).env(NIGHTJAR_BACKEND_BIN, backend),
+                workspace
+                    .cargo(test)
+                    .args(args)
+                    .env(NIGHTJAR_BIN, agent)
+                    .env(NIGHTJAR_BACKEND_BIN, backend)
+                    .env(NIGHTJAR_DIST, dist),
             )
         }
         KernelTests::Skip => {

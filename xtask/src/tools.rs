@@ -85,7 +85,7 @@ pub const BUILD: &[Need] = &[RUST_SRC, BPF_LINKER];
 /// What the statically linked programs need.
 pub const DIST: &[Need] = &[RUST_SRC, BPF_LINKER, MUSL_TARGET, MUSL_GCC];
 /// What every test needs.
-pub const TEST: &[Need] = &[RUST_SRC, BPF_LINKER, DOCKERD];
+pub const TEST: &[Need] = &[RUST_SRC, BPF_LINKER, MUSL_TARGET, MUSL_GCC, DOCKERD];
 /// What every check needs.
 pub const LINT: &[Need] = &[RUST_SRC, RUSTFMT, CLIPPY, BPF_LINKER, DENY];
 

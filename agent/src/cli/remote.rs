@@ -7,9 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use nightjar_proto::v1::WatchPolicy;
+use serde_json::json;
 
-use crate::config::{Config, LARGEST_FILE};
+use crate::config::{self, Config, LARGEST_FILE};
 
 /// Directory of the file.
 const DIRECTORY: &str = "configuration";
@@ -137,9 +139,56 @@ fn write(directory: &Path, path: &Path, yaml: &str) -> io::Result<()> {
     file.sync_all()
 }
 
+/// The configuration with policies of files of their own, each of which is an entry of `files.watch`. Without any it stays
+/// as it was written, so that what is said about it has its own lines.
+///
+/// # Errors
+/// When one of the texts is no YAML.
+pub(super) fn with_policies(yaml: &str, policies: &[WatchPolicy]) -> Result<String> {
+    if policies.is_empty() {
+        return Ok(yaml.to_owned());
+    }
+    let parse = |name: &str, text: &str| config::value_of(text).map_err(|error| anyhow!("{name}: {error}"));
+    let mut configuration = parse("the configuration", yaml)?;
+    if configuration.is_null() {
+        configuration = json!({});
+    }
+    ensure!(configuration.is_object(), "the configuration is no mapping; write `name: value`");
+    let watch = &mut configuration["files"]["watch"];
+    if watch.is_null() {
+        *watch = json!([]);
+    }
+    let watch = watch.as_array_mut().context("files.watch is no list")?;
+    for WatchPolicy { name, yaml } in policies {
+        watch.push(parse(name, yaml)?);
+    }
+    Ok(serde_json::to_string_pretty(&configuration)?)
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
+
+    #[test]
+    fn policies_are_added_to_those_of_the_configuration() {
+        let policy = |name: &str| WatchPolicy {
+            name: format!("{name}.yaml"),
+            yaml: format!("name: {name}\npaths: [/srv/{name}]"),
+        };
+        let text = "kinds: [file.open]\nfiles:\n  watch:\n    - {name: a, paths: [/a]}";
+        assert_eq!(with_policies(text, &[]).unwrap(), text);
+        let added = with_policies(text, &[policy("b"), policy("c")]).unwrap();
+        let added: Value = serde_json::from_str(&added).unwrap();
+        let names: Vec<_> =
+            added["files"]["watch"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+        assert_eq!(names, ["a", "b", "c"]);
+        let alone: Value = serde_json::from_str(&with_policies("", &[policy("b")]).unwrap()).unwrap();
+        assert_eq!(alone, json!({"files": {"watch": [{"name": "b", "paths": ["/srv/b"]}]}}));
+        let broken = WatchPolicy { name: "x.yaml".to_owned(), yaml: "[".to_owned() };
+        assert!(with_policies("", &[broken]).unwrap_err().to_string().starts_with("x.yaml: "));
+    }
 
     fn remote(state: &Path) -> Remote {
         let mut config = Config { state: Some(state.to_owned()), ..Config::default() };

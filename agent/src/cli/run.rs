@@ -23,7 +23,7 @@ use super::{
     Global, Period,
     logging::{self, Log},
     note,
-    remote::Remote,
+    remote::{self, Remote},
     sensors::{self, tell_missing_privileges},
     settings::{self, Overrides, STDOUT, flag},
 };
@@ -400,14 +400,16 @@ impl Agent {
     /// Does as the backend says, or tells why not.
     async fn obey(&mut self, order: Order) {
         self.setup.notifier.reloading();
-        let Order { update: ConfigurationUpdate { version, configuration_yaml, .. }, reply } = order;
+        let Order { update: ConfigurationUpdate { version, configuration_yaml, policies }, reply } = order;
         let answer = |outcome: Outcome, reason: String, pending| ConfigurationAnswer {
             version: version.clone(),
             outcome: outcome.into(),
             reason,
             pending,
         };
-        let staged = self.setup.remote.stage(&version, &configuration_yaml).and_then(|staged| {
+        let staged = remote::with_policies(&configuration_yaml, &policies)
+            .and_then(|yaml| self.setup.remote.stage(&version, &yaml));
+        let staged = staged.and_then(|staged| {
             let new = self.read(staged.path())?;
             Ok((staged, new))
         });

@@ -25,4 +25,21 @@ pub use model::{
 pub use policies::markdown as policies_markdown;
 pub use render::{example, markdown, needs_restart, show};
 pub use schema::schema;
+
 pub use units::{Period, Size, UnitError};
+
+/// What is in a text of YAML; null where nothing is.
+///
+/// # Errors
+/// The first thing that is wrong with it, with its place.
+pub fn value_of(text: &str) -> Result<serde_json::Value, String> {
+    match yaml::parse(text) {
+        Ok(root) => Ok(root.map_or(serde_json::Value::Null, |root| root.value())),
+        Err(faults) => {
+            let fault = faults.into_iter().next();
+            Err(fault.map_or_else(String::new, |fault| {
+                format!("line {}, column {}: {}", fault.at.line, fault.at.column, fault.message)
+            }))
+        }
+    }
+}

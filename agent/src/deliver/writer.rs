@@ -225,9 +225,9 @@ impl Queue {
                             spool.lose(lane, Reason::TooLarge, events, first_time, last_time);
                         }
                     }
-                    let mut state = self.state();
-                    state.writing = 0;
-                    let stats = &mut state.stats;
+                    let mut shared = self.state();
+                    shared.writing = 0;
+                    let stats = &mut shared.stats;
                     stats.batches += 1;
                     stats.events += events;
                     stats.uncompressed_bytes += bytes;

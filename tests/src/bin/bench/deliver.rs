@@ -131,7 +131,7 @@ fn whole(arguments: &Arguments, folder: &TempDir, backend: &Backend) -> Result<W
     running.await_connected(&instance)?;
     let follower = Follower::start(backend)?;
     let before = (backend.counts(), running.cpu()?, sys::cpu_time_of(backend.pid())?);
-    let sent_before = number(&running.status(&instance)?, "sent_bytes");
+    let sent_before = number(&status_of(&instance)?, "sent_bytes");
     let start = Instant::now();
     let producers = Producers::each(commands)?;
     let execs = thread::spawn(move || execs_until(start + length));
@@ -142,7 +142,8 @@ fn whole(arguments: &Arguments, folder: &TempDir, backend: &Backend) -> Result<W
     }
     let status = running.await_delivered(&instance)?;
     let counts = backend.counts();
-    let cpu = (running.cpu()? - before.1, sys::cpu_time_of(backend.pid())? - before.2);
+    let cpu =
+        (running.cpu()?.saturating_sub(before.1), sys::cpu_time_of(backend.pid())?.saturating_sub(before.2));
     let resident = running.resident_mib()?;
     running.end()?;
     let lost = status["losses"]["total"].as_u64().unwrap_or_default() + counts.told_lost;
@@ -196,6 +197,12 @@ fn at_rest(backend: &Backend) -> Result<(u64, u64)> {
     }
 }
 
+fn status_of(instance: &str) -> Result<Value> {
+    let mut command = Command::new(agent::program()?);
+    let output = command.args(["status", "--instance", instance, "-o", "json"]).output()?;
+    serde_json::from_slice(&output.stdout).context("no status")
+}
+
 /// A program that is told to end at the end.
 struct Running(Child);
 
@@ -215,12 +222,6 @@ impl Running {
         Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
     }
 
-    fn status(&self, instance: &str) -> Result<Value> {
-        let mut command = Command::new(agent::program()?);
-        let output = command.args(["status", "--instance", instance, "-o", "json"]).output()?;
-        serde_json::from_slice(&output.stdout).context("no status")
-    }
-
     fn await_connected(&mut self, instance: &str) -> Result<()> {
         self.wait_until(instance, |status| status["delivery"]["state"] == "connected").map(drop)
     }
@@ -235,7 +236,7 @@ impl Running {
             if let Some(status) = self.0.try_wait()? {
                 bail!("the agent ended ({status})");
             }
-            if let Some(status) = self.status(instance).ok().filter(&fits) {
+            if let Some(status) = status_of(instance).ok().filter(&fits) {
                 return Ok(status);
             }
             sys::go_on()?;
@@ -307,7 +308,7 @@ fn record(backend: &Backend, folder: &Path) -> Result<PathBuf> {
     for event in events(backend)?.iter().take(50_000) {
         file.write_all(&event.encode_length_delimited_to_vec())?;
     }
-    file.into_inner().map_err(|error| error.into_error())?.sync_all()?;
+    file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
     Ok(path)
 }
 
@@ -382,7 +383,7 @@ fn alone(arguments: &Arguments, folder: &TempDir, recorded: &Path) -> Result<Alo
     let ended = Instant::now();
     let counts = catch_up(&backend, events, &dir("fed"), recorded)?;
     let caught_up = ended.elapsed();
-    let backend_cpu = sys::cpu_time_of(backend.pid())? - before;
+    let backend_cpu = sys::cpu_time_of(backend.pid())?.saturating_sub(before);
     drop(backend);
     // A spool that is full, and nobody to take what is in it.
     let full = feed(&nowhere, &dir("full"), recorded, arguments, &["--spool", "8388608"])?;
