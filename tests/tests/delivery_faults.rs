@@ -67,6 +67,12 @@ fn expect_all_but_absences(name: &str, backend: &Backend, feeder: &Feeder) {
         let untold = missing.iter().filter(|(_, time)| !is_told(*time)).count();
         let twice = stored.events.values().filter(|times| **times > 1).count();
         assert_eq!(twice, 0, "{name}");
+        assert!(
+            stored.events.len() * 2 > made.len(),
+            "{name}: of {} only {}",
+            made.len(),
+            stored.events.len()
+        );
         if untold == 0 {
             println!(
                 "{name:40} made {:8}  stored {:8}  in {} told absences {:6}  twice {twice}",

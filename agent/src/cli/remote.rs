@@ -153,12 +153,12 @@ pub(super) fn with_policies(yaml: &str, policies: &[WatchPolicy]) -> Result<Stri
     if configuration.is_null() {
         configuration = json!({});
     }
-    ensure!(configuration.is_object(), "the configuration is no mapping; write `name: value`");
-    let watch = &mut configuration["files"]["watch"];
-    if watch.is_null() {
-        *watch = json!([]);
-    }
-    let watch = watch.as_array_mut().context("files.watch is no list")?;
+    let top =
+        configuration.as_object_mut().context("the configuration is no mapping; write `name: value`")?;
+    let files = top.entry("files").or_insert_with(|| json!({}));
+    let files = files.as_object_mut().context("files is no mapping; write `files: {watch: [..]}`")?;
+    let watch = files.entry("watch").or_insert_with(|| json!([]));
+    let watch = watch.as_array_mut().context("files.watch is no list; write one policy after another")?;
     for WatchPolicy { name, yaml } in policies {
         watch.push(parse(name, yaml)?);
     }
@@ -186,6 +186,9 @@ mod tests {
         assert_eq!(names, ["a", "b", "c"]);
         let alone: Value = serde_json::from_str(&with_policies("", &[policy("b")]).unwrap()).unwrap();
         assert_eq!(alone, json!({"files": {"watch": [{"name": "b", "paths": ["/srv/b"]}]}}));
+        for scalar in ["files: 5", "files: {watch: 5}", "5"] {
+            assert!(with_policies(scalar, &[policy("b")]).is_err(), "{scalar}");
+        }
         let broken = WatchPolicy { name: "x.yaml".to_owned(), yaml: "[".to_owned() };
         assert!(with_policies("", &[broken]).unwrap_err().to_string().starts_with("x.yaml: "));
     }

@@ -34,8 +34,8 @@ pub const DEFAULT_FILE: &str = "/etc/nightjar/nightjar.yaml";
 /// The most bytes of a file, also of one that the backend sends.
 pub const LARGEST_FILE: u64 = 1 << 20;
 
-/// What the backend may set; the rest is up to the host.
-const REMOTE: [&str; 7] = ["kinds", "filters", "environment", "redact", "files", "network", "history"];
+/// What the backend may set; the rest is up to the host. Neither the masking of secrets nor the environment is among it.
+const REMOTE: [&str; 5] = ["kinds", "filters", "files", "network", "history"];
 
 /// Where the configuration is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -732,7 +732,7 @@ mod tests {
         assert_eq!(
             folder.said(result),
             "remote.yaml:2:1: json: this is up to the host's own files; the backend may set kinds, filters, \
-             environment, redact, files, network, history\n  json:\nremote.yaml:4:1: unknown setting \"lgo\"; did \
+             files, network, history\n  json:\nremote.yaml:4:1: unknown setting \"lgo\"; did \
              you mean \"log\"?\n  lgo: off"
         );
     }

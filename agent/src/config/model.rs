@@ -366,8 +366,8 @@ pub struct Backend {
     /// Whether the address may be one with `http://`: without TLS, to a backend that was started so on the same host.
     /// Elsewhere than on loopback it is refused all the same, and TLS never falls back to it.
     pub plaintext: bool,
-    /// Whether the agent does as the backend says what to record: `kinds`, `filters`, `environment`, `redact`,
-    /// `files`, `network` and `history` may be set from there, over what the files say.
+    /// Whether the agent does as the backend says what to record: `kinds`, `filters`, `files`,
+    /// `network` and `history` may be set from there, over what the files say; secrets stay masked as these have it.
     pub configure: bool,
     /// Whether whoever may ask the backend may watch this host live by it, also what is not delivered.
     pub tail: bool,

@@ -143,7 +143,7 @@ impl Delivery {
             Some((tls, name)) => (Some(tls), name),
             None => (None, plaintext_name),
         };
-        directory(&state)?;
+        directory(&state);
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |problem| DeliveryError::State { path, problem }
@@ -160,13 +160,9 @@ impl Delivery {
             tracing::warn!("{} cannot be used for now; it is tried again", state.join("spool").display());
         }
         let complete = state.join("complete");
-        let (watermark, complete_until) = Watermark::open(&complete).map_err(failed(&complete))?;
-        if complete_until.is_none() {
-            // So that a first run that is killed before it gets to say more leaves word of when it began.
-            watermark.set(since_1970(SystemTime::now())).map_err(failed(&complete))?;
-        }
+        let (watermark, complete_until) = watermark(&complete);
         let waiting_before = waiting(&spool.stats());
-        let writer = Writer::start(spool.clone(), WriterLimits::default(), Some(watermark));
+        let writer = Writer::start(spool.clone(), WriterLimits::default(), watermark);
         let writer = writer.map_err(DeliveryError::Thread)?;
         let client = client(target, tls, reader, &agent_id, host, version);
         let delivery = Self {
@@ -250,11 +246,31 @@ fn identity(state: &Path) -> Result<(Tls, String), DeliveryError> {
     }
 }
 
-/// Makes the state directory, for root alone.
-fn directory(state: &Path) -> Result<(), DeliveryError> {
-    let failed = |problem| DeliveryError::State { path: state.to_owned(), problem };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(failed)?;
-    fs::set_permissions(state, fs::Permissions::from_mode(0o700)).map_err(failed)
+/// Makes the state directory, for root alone. Where that cannot be, as on a disk that is read-only for the moment, the spool
+/// tries again, and the agent goes on meanwhile.
+fn directory(state: &Path) {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(state);
+    if let Err(error) = made.and_then(|()| fs::set_permissions(state, fs::Permissions::from_mode(0o700))) {
+        tracing::warn!("{}: {error}; see that it can be written, or set state", state.display());
+    }
+}
+
+/// The watermark, and what an earlier run has left there.
+fn watermark(path: &Path) -> (Option<Watermark>, Option<u64>) {
+    let opened = Watermark::open(path).and_then(|(watermark, before)| {
+        if before.is_none() {
+            // So that a first run that is killed before it gets to say more leaves word of when it began.
+            watermark.set(since_1970(SystemTime::now()))?;
+        }
+        Ok((Some(watermark), before))
+    });
+    opened.unwrap_or_else(|error| {
+        tracing::warn!(
+            "{}: {error}; should this agent be killed, nobody will tell from when on",
+            path.display()
+        );
+        (None, None)
+    })
 }
 
 fn client(

@@ -6,13 +6,17 @@ use std::{
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::Path,
+    time::{Duration, UNIX_EPOCH},
 };
 
 /// Bytes of the file: the time in nanoseconds since 1970, and the CRC-32C of that.
 const BYTES: usize = 12;
 
-/// The file. It is written in place, without waiting for the disk: it is of use after the end of a process, and after that
-/// of the kernel numbers begin again and the backend sees what is missing.
+/// How much older than the file what it says may be.
+const AGE: Duration = Duration::from_secs(15);
+
+/// The file. It is written in place, without waiting for the disk: after a loss of power it
+/// may say an earlier time, and then more is told as missing than is.
 #[derive(Debug)]
 pub struct Watermark {
     file: File,
@@ -33,7 +37,14 @@ impl Watermark {
         let (time, crc) = bytes.split_at(8);
         let is_whole = read == BYTES && crc == crc32c::crc32c(time).to_le_bytes();
         let time = u64::from_le_bytes(time.try_into().expect("it is split at eight bytes"));
-        Ok((Self { file }, is_whole.then_some(time)))
+        let before = if read > 0 && !is_whole {
+            // What it said is gone, but not when that was.
+            let written = file.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+            Some(u64::try_from(written.saturating_sub(AGE).as_nanos()).unwrap_or_default())
+        } else {
+            is_whole.then_some(time)
+        };
+        Ok((Self { file }, before))
     }
 
     /// All events of before this time, in nanoseconds since 1970, are in the spool.
@@ -74,9 +85,10 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x10;
             std::fs::write(&path, &damaged).unwrap();
-            assert_eq!(Watermark::open(&path).unwrap().1, None, "byte {at}");
+            let told = Watermark::open(&path).unwrap().1.unwrap();
+            assert!(told > 1_700_000_000_000_000_000, "byte {at}: the time of the file, not {told}");
         }
         std::fs::write(&path, &whole[..11]).unwrap();
-        assert_eq!(Watermark::open(&path).unwrap().1, None);
+        assert_ne!(Watermark::open(&path).unwrap().1, Some(7));
     }
 }

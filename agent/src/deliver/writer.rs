@@ -238,7 +238,9 @@ impl Queue {
                     spool.lose(lane, Reason::QueueFull, events, first_time, last_time);
                 }
                 Work::Mark(time) => {
-                    if let Some(Err(error)) = watermark.map(|watermark| watermark.set(time)) {
+                    // What was refused meanwhile may be known to nobody after the end of this process.
+                    let written = watermark.filter(|_| spool.is_saved()).map(|watermark| watermark.set(time));
+                    if let Some(Err(error)) = written {
                         tracing::debug!(%error, "cannot write down how far the spool is complete");
                     }
                 }

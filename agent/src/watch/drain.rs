@@ -42,6 +42,9 @@ use crate::{
 const SOON: Duration = Duration::from_millis(50);
 /// How often losses are looked for.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long events of files and sockets wait for more of the same, at most, in nanoseconds. What is folded longer, by a
+/// window that is set so, is missing where the agent is killed meanwhile.
+const GATHERING: u64 = 10_000_000_000;
 /// Most time that is spent on records before looking whether something else is to be done.
 const LONGEST_DRAIN: Duration = Duration::from_millis(50);
 
@@ -277,8 +280,9 @@ impl Drain {
             let now = Instant::now();
             if now >= next_sample {
                 next_sample = now + SAMPLE_INTERVAL;
-                self.complete(drained_until);
                 self.tell_losses(&mut told, &mut told_at);
+                // After what was lost was told, and without what may still be gathered.
+                self.complete(drained_until.saturating_sub(GATHERING));
                 self.each_second();
             }
             self.outputs.flush();

@@ -1,56 +1,33 @@
-//! Reaches the backend of a data directory: by its socket if one runs, else by opening the directory here.
+//! Reaches the backend of a data directory by its socket. Where none runs nothing is opened: to look would be to make a log,
+//! to drop what is old and to keep the backend that is about to start from doing so.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path};
 
 use anyhow::{Context as _, Result, anyhow};
 use hyper_util::rt::TokioIo;
-use nightjar_proto::backend::v1::{backend_client::BackendClient, backend_server::BackendServer};
+use nightjar_proto::backend::v1::backend_client::BackendClient;
 use tokio::net::UnixStream;
 use tonic::{
     Status,
-    transport::{Channel, Endpoint, Server},
+    transport::{Channel, Endpoint},
 };
 
-use crate::{
-    admin::Admin,
-    ca::{self, Authority},
-    registry::Registry,
-    server,
-    store::{Limits, Store},
-};
+use crate::server;
 
 /// Asks a backend.
 pub type Client = BackendClient<Channel>;
 
-/// Bytes that may be under way within this process.
-const PIPE: usize = 256 << 10;
-
 /// Connects to the backend of `dir`.
 ///
 /// # Errors
-/// When none runs and the directory cannot be opened.
+/// When none runs.
 pub async fn connect(dir: &Path) -> Result<Client> {
     let path = server::socket(dir);
     match UnixStream::connect(&path).await {
         Ok(stream) => over(stream).await,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            let (here, there) = tokio::io::duplex(PIPE);
-            // What there is not is not to be made by looking.
-            anyhow::ensure!(dir.is_dir(), "{} is not there; give --data, or start with init", dir.display());
-            let store = Arc::new(Store::open(dir, Limits { reserve_bytes: 0, ..Limits::default() })?);
-            let own = server::tls_dir(dir);
-            let admin = Admin {
-                store,
-                registry: Arc::new(Registry::open(dir)?),
-                authority: ca::exists(&own).then(|| Authority::open(&own)).transpose()?.map(Arc::new),
-                tails: Arc::default(),
-                last_told: Arc::default(),
-                address: None,
-            };
-            let server = Server::builder().add_service(BackendServer::new(admin));
-            let once = tokio_stream::once(io::Result::Ok(there));
-            tokio::spawn(server.serve_with_incoming(once));
-            over(here).await
+            let dir = dir.display();
+            Err(anyhow!("no backend runs on {dir}; start one by nightjar-backend --data {dir} serve"))
         }
         Err(error) => Err(error).with_context(|| format!("cannot reach the backend by {}", path.display())),
     }

@@ -323,13 +323,16 @@ fn put(transaction: &redb::WriteTransaction, id: &str, agent: &Agent) -> Result<
     Ok(())
 }
 
-fn all<T: DeserializeOwned + Default>(
+fn all<T: DeserializeOwned>(
     table: &impl ReadableTable<&'static str, &'static [u8]>,
 ) -> Result<BTreeMap<String, T>, redb::Error> {
     let entry = |entry: Result<(redb::AccessGuard<&str>, redb::AccessGuard<&[u8]>), redb::StorageError>| {
         let (id, json) = entry?;
-        // What a newer version wrote in a way that this one cannot read is as good as nothing.
-        Ok((id.value().to_owned(), serde_json::from_slice(json.value()).unwrap_or_default()))
+        // To go on without it could let in an agent that was revoked.
+        let row = serde_json::from_slice(json.value()).map_err(|error| {
+            redb::Error::Corrupted(format!("the row of {} is not one of this version: {error}", id.value()))
+        })?;
+        Ok((id.value().to_owned(), row))
     };
     table.iter()?.map(entry).collect()
 }

@@ -282,6 +282,13 @@ impl Spool {
         Err(NotDurable(directory))
     }
 
+    /// Whether all that was appended or refused so far would be known to the next run.
+    #[must_use]
+    pub fn is_saved(&self) -> bool {
+        let core = self.shared.core();
+        core.access == core::Access::Ready && !core.unsaved
+    }
+
     /// How it is.
     #[must_use]
     pub fn stats(&self) -> Stats {
