@@ -28,6 +28,9 @@ _nightjar() {
             nightjar,doctor)
                 cmd="nightjar__subcmd__doctor"
                 ;;
+            nightjar,enrol)
+                cmd="nightjar__subcmd__enrol"
+                ;;
             nightjar,help)
                 cmd="nightjar__subcmd__help"
                 ;;
@@ -88,6 +91,9 @@ _nightjar() {
             nightjar__subcmd__help,doctor)
                 cmd="nightjar__subcmd__help__subcmd__doctor"
                 ;;
+            nightjar__subcmd__help,enrol)
+                cmd="nightjar__subcmd__help__subcmd__enrol"
+                ;;
             nightjar__subcmd__help,help)
                 cmd="nightjar__subcmd__help__subcmd__help"
                 ;;
@@ -125,7 +131,7 @@ _nightjar() {
 
     case "${cmd}" in
         nightjar)
-            opts="-v -h -V --config --verbose --help --version run tail status doctor config schema completions man docs help"
+            opts="-v -h -V --config --verbose --help --version run tail status doctor enrol config schema completions man docs help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -386,8 +392,38 @@ _nightjar() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nightjar__subcmd__enrol)
+            opts="-v -h --backend --state --authority --force --config --verbose --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --backend)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --authority)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nightjar__subcmd__help)
-            opts="run tail status doctor config schema completions man docs help"
+            opts="run tail status doctor enrol config schema completions man docs help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -512,6 +548,20 @@ _nightjar() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nightjar__subcmd__help__subcmd__enrol)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nightjar__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -615,7 +665,7 @@ _nightjar() {
             return 0
             ;;
         nightjar__subcmd__run)
-            opts="-v -h --json --kind --duration --instance --socket --ring-size --kernel-log --no-redact --config --verbose --help"
+            opts="-v -h --json --kind --duration --instance --backend --state --socket --ring-size --kernel-log --no-redact --config --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -634,6 +684,14 @@ _nightjar() {
                     return 0
                     ;;
                 --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

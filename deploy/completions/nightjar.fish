@@ -32,6 +32,7 @@ complete -c nightjar -n "__fish_nightjar_needs_command" -f -a "run" -d 'Watch th
 complete -c nightjar -n "__fish_nightjar_needs_command" -f -a "tail" -d 'Show events as they happen, of a running agent or by itself'
 complete -c nightjar -n "__fish_nightjar_needs_command" -f -a "status" -d 'Show how a running agent is doing'
 complete -c nightjar -n "__fish_nightjar_needs_command" -f -a "doctor" -d 'Say what this host allows, and prove it by real events'
+complete -c nightjar -n "__fish_nightjar_needs_command" -f -a "enrol" -d 'Make this host known to a backend'
 complete -c nightjar -n "__fish_nightjar_needs_command" -f -a "config" -d 'Check, show or document the configuration'
 complete -c nightjar -n "__fish_nightjar_needs_command" -f -a "schema" -d 'Print the JSON Schema of events'
 complete -c nightjar -n "__fish_nightjar_needs_command" -f -a "completions" -d 'Print completions for a shell'
@@ -42,6 +43,8 @@ complete -c nightjar -n "__fish_nightjar_using_subcommand run" -l json -d 'Write
 complete -c nightjar -n "__fish_nightjar_using_subcommand run" -l kind -d 'Only kinds that fit, as in process.exec, \'process.*\' or \'!process.exit\'; may be given more than once' -r
 complete -c nightjar -n "__fish_nightjar_using_subcommand run" -l duration -d 'Stop after this long: 10s, 5m, 1h' -r
 complete -c nightjar -n "__fish_nightjar_using_subcommand run" -l instance -d 'Name of this agent, for more than one on a host' -r
+complete -c nightjar -n "__fish_nightjar_using_subcommand run" -l backend -d 'Deliver events to this backend: https://HOST:PORT' -r
+complete -c nightjar -n "__fish_nightjar_using_subcommand run" -l state -d 'Directory of what is kept from one start to the next: spool, identity' -r -F
 complete -c nightjar -n "__fish_nightjar_using_subcommand run" -l socket -d 'Socket to answer tail and status on' -r -F
 complete -c nightjar -n "__fish_nightjar_using_subcommand run" -l ring-size -d 'Size of the ring buffer between kernel and agent: a power of two, such as 8MiB [default: 4MiB]' -r
 complete -c nightjar -n "__fish_nightjar_using_subcommand run" -l kernel-log -d 'Carry log lines of the kernel programs into the log, down to this level' -r
@@ -86,6 +89,13 @@ complete -c nightjar -n "__fish_nightjar_using_subcommand doctor" -l config -d '
 complete -c nightjar -n "__fish_nightjar_using_subcommand doctor" -l no-events -d 'Make no events and wait for none'
 complete -c nightjar -n "__fish_nightjar_using_subcommand doctor" -s v -l verbose -d 'Say more on standard error; twice for all'
 complete -c nightjar -n "__fish_nightjar_using_subcommand doctor" -s h -l help -d 'Print help'
+complete -c nightjar -n "__fish_nightjar_using_subcommand enrol" -l backend -d 'The backend: https://HOST:PORT' -r
+complete -c nightjar -n "__fish_nightjar_using_subcommand enrol" -l state -d 'Directory of what is kept from one start to the next: spool, identity' -r -F
+complete -c nightjar -n "__fish_nightjar_using_subcommand enrol" -l authority -d 'Certificate of the authority that has signed the backend\'s, if the token has no fingerprint' -r -F
+complete -c nightjar -n "__fish_nightjar_using_subcommand enrol" -l config -d 'Read this configuration instead of /etc/nightjar/nightjar.yaml' -r -F
+complete -c nightjar -n "__fish_nightjar_using_subcommand enrol" -l force -d 'Replace the identity that there is'
+complete -c nightjar -n "__fish_nightjar_using_subcommand enrol" -s v -l verbose -d 'Say more on standard error; twice for all'
+complete -c nightjar -n "__fish_nightjar_using_subcommand enrol" -s h -l help -d 'Print help'
 complete -c nightjar -n "__fish_nightjar_using_subcommand config; and not __fish_seen_subcommand_from check show schema example help" -l config -d 'Read this configuration instead of /etc/nightjar/nightjar.yaml' -r -F
 complete -c nightjar -n "__fish_nightjar_using_subcommand config; and not __fish_seen_subcommand_from check show schema example help" -s v -l verbose -d 'Say more on standard error; twice for all'
 complete -c nightjar -n "__fish_nightjar_using_subcommand config; and not __fish_seen_subcommand_from check show schema example help" -s h -l help -d 'Print help'
@@ -125,16 +135,17 @@ complete -c nightjar -n "__fish_nightjar_using_subcommand man" -s h -l help -d '
 complete -c nightjar -n "__fish_nightjar_using_subcommand docs" -l config -d 'Read this configuration instead of /etc/nightjar/nightjar.yaml' -r -F
 complete -c nightjar -n "__fish_nightjar_using_subcommand docs" -s v -l verbose -d 'Say more on standard error; twice for all'
 complete -c nightjar -n "__fish_nightjar_using_subcommand docs" -s h -l help -d 'Print help'
-complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor config schema completions man docs help" -f -a "run" -d 'Watch the host and export events, until told to stop'
-complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor config schema completions man docs help" -f -a "tail" -d 'Show events as they happen, of a running agent or by itself'
-complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor config schema completions man docs help" -f -a "status" -d 'Show how a running agent is doing'
-complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor config schema completions man docs help" -f -a "doctor" -d 'Say what this host allows, and prove it by real events'
-complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor config schema completions man docs help" -f -a "config" -d 'Check, show or document the configuration'
-complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor config schema completions man docs help" -f -a "schema" -d 'Print the JSON Schema of events'
-complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor config schema completions man docs help" -f -a "completions" -d 'Print completions for a shell'
-complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor config schema completions man docs help" -f -a "man" -d 'Print the manual page, or write one for each command'
-complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor config schema completions man docs help" -f -a "docs" -d 'Write all that is made from the program\'s own text'
-complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor config schema completions man docs help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor enrol config schema completions man docs help" -f -a "run" -d 'Watch the host and export events, until told to stop'
+complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor enrol config schema completions man docs help" -f -a "tail" -d 'Show events as they happen, of a running agent or by itself'
+complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor enrol config schema completions man docs help" -f -a "status" -d 'Show how a running agent is doing'
+complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor enrol config schema completions man docs help" -f -a "doctor" -d 'Say what this host allows, and prove it by real events'
+complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor enrol config schema completions man docs help" -f -a "enrol" -d 'Make this host known to a backend'
+complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor enrol config schema completions man docs help" -f -a "config" -d 'Check, show or document the configuration'
+complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor enrol config schema completions man docs help" -f -a "schema" -d 'Print the JSON Schema of events'
+complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor enrol config schema completions man docs help" -f -a "completions" -d 'Print completions for a shell'
+complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor enrol config schema completions man docs help" -f -a "man" -d 'Print the manual page, or write one for each command'
+complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor enrol config schema completions man docs help" -f -a "docs" -d 'Write all that is made from the program\'s own text'
+complete -c nightjar -n "__fish_nightjar_using_subcommand help; and not __fish_seen_subcommand_from run tail status doctor enrol config schema completions man docs help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nightjar -n "__fish_nightjar_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "check" -d 'Say what is wrong with the configuration, if anything is (exit code 1)'
 complete -c nightjar -n "__fish_nightjar_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Show every setting that counts and where it comes from'
 complete -c nightjar -n "__fish_nightjar_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "schema" -d 'Print the JSON Schema of the configuration, for editors'

@@ -409,7 +409,7 @@ mod tests {
         ),
         (
             "json: {xyz: 1}",
-            r#"json.xyz: unknown setting "xyz"; write one of compress, file, keep, rotate_age, rotate_size"#,
+            r#"json.xyz: unknown setting "xyz"; write one of compress, file, keep, profile, rotate_age, rotate_size"#,
         ),
         (
             "rotate_size: 1MiB",
@@ -426,7 +426,7 @@ mod tests {
         ("filters: [{allow: {}}]", r#"filters[0].allow: unknown name "allow"; write one of drop, keep"#),
         (
             "<<: {}",
-            r#"<<: unknown setting "<<"; write one of environment, files, filters, history, instance, json, kernel, kinds, log, metrics, network, privileges, redact, socket, tables"#,
+            r#"<<: unknown setting "<<"; write one of backend, environment, files, filters, history, instance, json, kernel, kinds, log, metrics, network, privileges, redact, socket, state, tables"#,
         ),
         (
             "redact: {patterns: [{regex: a}]}",

@@ -221,6 +221,15 @@ mod tests {
         assert_eq!(
             restart,
             [
+                "backend.address",
+                "backend.server_name",
+                "backend.proxy",
+                "backend.plaintext",
+                "backend.configure",
+                "backend.tail",
+                "backend.spool_size",
+                "backend.sync",
+                "state",
                 "socket.enabled",
                 "socket.path",
                 "socket.group",

@@ -665,6 +665,7 @@ mod tests {
                 refused: drops("undecodable", 1),
                 ..Flow::default()
             }),
+            delivery: Some(Delivery { events: 3, state: "connected".to_owned(), ..Delivery::default() }),
             outputs: vec![OutputStatus {
                 name: "json".to_owned(),
                 target: "/var/log/\\x\n.json".to_owned(),
