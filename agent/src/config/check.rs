@@ -435,7 +435,7 @@ mod tests {
         // kinds of values
         (
             "[a]",
-            ": found a list; write its settings indented below it: environment, files, filters, history, instance, json, kernel, kinds, log, metrics, network, privileges, redact, socket, tables",
+            ": found a list; write its settings indented below it: backend, environment, files, filters, history, instance, json, kernel, kinds, log, metrics, network, privileges, redact, socket, state, tables",
         ),
         ("kinds: process.exec", r#"kinds: found "process.exec"; write a list: [process.exec]"#),
         (

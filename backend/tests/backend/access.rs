@@ -25,7 +25,7 @@ use tonic::{
 
 use crate::{
     client::{Answer, Stream, batch, channel},
-    process::{Backend, free_address, printed, run},
+    process::{Backend, complaint, free_address, printed, run},
 };
 
 /// A key, and its certificate.
@@ -154,9 +154,11 @@ async fn a_token_tells_which_of_the_certificates_that_the_backend_shows_is_the_r
     let commands =
         format!("  nightjar-backend --data {data} serve\n  nightjar-backend --data {data} token\n");
     assert!(next.ends_with(&commands), "{next}");
+    // Nothing is opened where none runs: to ask early must not keep it from starting.
+    assert!(complaint(dir.path(), &["token"]).contains("no backend runs"));
+    let backend = Backend::start(dir.path(), free_address(), &[]);
     let token = printed(dir.path(), &["token"]);
     let (secret, fingerprint) = token.trim().split_once('.').unwrap();
-    let backend = Backend::start(dir.path(), free_address(), &[]);
     let root = fs::read_to_string(dir.path().join("tls/ca.pem")).unwrap();
     let chain = shown(backend.address, &root).await;
     let digest = digest::digest(&digest::SHA256, chain.last().unwrap());
