@@ -456,7 +456,7 @@ mod tests {
         ),
         (
             "json: /var/log/x",
-            r#"json: found "/var/log/x"; write its settings indented below it: compress, file, keep, rotate_age, rotate_size"#,
+            r#"json: found "/var/log/x"; write its settings indented below it: compress, file, keep, profile, rotate_age, rotate_size"#,
         ),
         ("json: {keep: ten}", r#"json.keep: found "ten"; write a whole number from 0 to 10000, such as 10"#),
         ("json: {keep: '10'}", r#"json.keep: found "10"; write 10, without quotes"#),
