@@ -40,7 +40,7 @@ fn run_page(page: &str) -> Output {
     let mut script = String::from("set -e -m\n");
     for directory in DIRECTORIES {
         fs::create_dir_all(directory).expect("root may");
-        script += &format!("mount -t tmpfs -o mode=700 nightjar-test {directory}\n");
+        script.extend(["mount -t tmpfs -o mode=700 nightjar-test ", directory, "\n"]);
     }
     // Nothing stays behind, wherever it ended.
     script += "ip link set lo up\ntrap 'kill -9 $(jobs -p) 2> /dev/null || true' EXIT\nset -x\n";
