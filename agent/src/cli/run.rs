@@ -419,6 +419,7 @@ impl Agent {
                 Err(failed) => answer(Outcome::RolledBack, format!("{failed:#}"), Vec::new()),
                 Ok(pending) => {
                     let kept = self.setup.remote.keep(&staged);
+                    self.moved(staged.path());
                     self.applied(pending.clone());
                     let reason =
                         kept.err().map(|error| format!("it is not kept for the next start: {error}"));
@@ -433,6 +434,16 @@ impl Agent {
         self.setup.notifier.ready(&self.line());
         // The backend asks again when it finds out that it has no answer.
         let _gone = reply.send(answer);
+    }
+
+    /// What the backend sent has its lasting name now.
+    fn moved(&mut self, staged: Option<&Path>) {
+        let files = &mut self.setup.configuration.files;
+        if let Some(file) = files.iter_mut().find(|file| Some(file.as_path()) == staged)
+            && let Some(kept) = self.setup.remote.file()
+        {
+            kept.clone_into(file);
+        }
     }
 
     /// Does as a configuration says; gives what has to wait for the next start. Whatever can fail comes first.

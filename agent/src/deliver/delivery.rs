@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 use super::{
     client::{Client, ClientConfig, ClientStatus, State},
     connect::Target,
-    spool::{BootId, Lane, Limits, NotABootId, OpenError, Reader, Reason, Spool, Stats},
+    spool::{BootId, Lane, Limits, NotABootId, OpenError, Reason, Spool, Stats},
     tls::{Tls, TlsError, TlsFiles},
     watermark::Watermark,
     writer::{Writer, WriterLimits, WriterStats},
@@ -58,10 +58,10 @@ pub enum DeliveryError {
     /// The spool is another agent's.
     #[error(transparent)]
     Spool(#[from] OpenError),
-    /// The state directory cannot be used.
-    #[error("{}: {problem}; set state to a directory that can be written", path.display())]
-    State {
-        /// What was to be made or opened.
+    /// The kernel does not say which boot this is.
+    #[error("{}: {problem}; is /proc mounted?", path.display())]
+    BootFile {
+        /// What was to be read.
         path: PathBuf,
         /// What the system said.
         problem: io::Error,
@@ -135,7 +135,8 @@ impl Delivery {
     /// Opens the spool and reads the identity. Nothing is sent before [`Link::start`].
     ///
     /// # Errors
-    /// When the agent has no identity, or the state directory cannot be used. That the backend is away is none.
+    /// When the agent has no identity, or the spool is another agent's. That the backend is away is none, nor is a
+    /// state directory that cannot be written for now.
     pub fn open(options: Options) -> Result<(Self, Link), DeliveryError> {
         let Options { target, state, limits, host, version, plaintext_name } = options;
         let tls = if target.is_plaintext() { None } else { Some(identity(&state)?) };
@@ -144,12 +145,11 @@ impl Delivery {
             None => (None, plaintext_name),
         };
         directory(&state);
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |problem| DeliveryError::State { path, problem }
-        };
         let boot_file = Path::new("/proc/sys/kernel/random/boot_id");
-        let boot: BootId = fs::read_to_string(boot_file).map_err(failed(boot_file))?.trim().parse()?;
+        let boot: BootId = fs::read_to_string(boot_file)
+            .map_err(|problem| DeliveryError::BootFile { path: boot_file.to_owned(), problem })?
+            .trim()
+            .parse()?;
         let (spool, reader, recovered) = Spool::open(&state.join("spool"), boot, limits)?;
         if recovered.marks_lost {
             tracing::warn!(
@@ -164,7 +164,7 @@ impl Delivery {
         let waiting_before = waiting(&spool.stats());
         let writer = Writer::start(spool.clone(), WriterLimits::default(), watermark);
         let writer = writer.map_err(DeliveryError::Thread)?;
-        let client = client(target, tls, reader, &agent_id, host, version);
+        let client = Client::new(ClientConfig::new(agent_id.clone(), version, host), target, tls, reader);
         let delivery = Self {
             writer,
             spool: spool.clone(),
@@ -271,17 +271,6 @@ fn watermark(path: &Path) -> (Option<Watermark>, Option<u64>) {
         );
         (None, None)
     })
-}
-
-fn client(
-    target: Target,
-    tls: Option<Tls>,
-    reader: Reader,
-    agent_id: &str,
-    host: String,
-    version: String,
-) -> Client {
-    Client::new(ClientConfig::new(agent_id.to_owned(), version, host), target, tls, reader)
 }
 
 const fn word(state: State) -> &'static str {

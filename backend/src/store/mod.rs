@@ -6,9 +6,9 @@
 //! DIR/events/2026-11-22T19/000000000012-000000000015.parquet  columns, made of files 12 to 15 of the log
 //! ```
 //!
-//! A batch goes to the log ([`record`]), which one thread writes ([`writer`]); the agent is told when an fsync has
+//! A batch goes to the log (`record`), which one thread writes (`writer`); the agent is told when an fsync has
 //! followed it. Whether it is new is decided by the [`index`]. A file of the log that is complete becomes a Parquet file
-//! ([`seal`]), which takes its place. Readers ([`query`]) go through both.
+//! (`seal`), which takes its place. Readers (`query`) go through both.
 
 mod columns;
 pub mod index;
