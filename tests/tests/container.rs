@@ -225,7 +225,6 @@ fn static_programs() -> Option<[PathBuf; 2]> {
 }
 
 #[test]
-#[ignore = "a gap that is known: with these capabilities alone the agent ends; it was not seen in a privileged container"]
 fn the_static_programs_deliver_from_containers_with_nothing_else_in_them() {
     skip_without_kernel!();
     if let Some(missing) = ["dockerd", "docker", "tar"].into_iter().find(|name| !is_installed(name)) {

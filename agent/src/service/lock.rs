@@ -6,11 +6,11 @@
 
 use std::{
     fmt,
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::FileExt,
+        unix::fs::{DirBuilderExt, FileExt},
     },
     path::{Path, PathBuf},
     thread,
@@ -132,7 +132,7 @@ fn mend_access(else_mend: &'static str) -> &'static str {
 // === impl Lock ===
 
 impl Lock {
-    /// Takes the lock of `instance` in `folder`, which is made, with mode 755, if it is missing.
+    /// Takes the lock of `instance` in `folder`, which is made, with mode 755 and with those above it, if it is missing.
     ///
     /// # Errors
     /// When another process holds it, with what can be told of that process; when the folder cannot be made or
@@ -208,6 +208,12 @@ fn open_folder(path: &Path) -> Result<OwnedFd, LockError> {
     let failed = |error| LockError::OpenFolder(path.to_owned(), error);
     let folder = match open() {
         Err(Errno::NOENT) => {
+            if let Some(parent) = path.parent()
+                && let Err(error) = DirBuilder::new().recursive(true).mode(0o755).create(parent)
+            {
+                let error = Errno::from_io_error(&error).unwrap_or(Errno::NOENT);
+                return Err(LockError::MakeFolder(path.to_owned(), error));
+            }
             match mkdir(path, FOLDER_MODE) {
                 // Another agent may start at the same time.
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -624,6 +630,15 @@ mod tests {
         assert!(
             refusal(folder.path()).contains("is owned by user 65534, who could put another lock in place")
         );
+    }
+
+    #[test]
+    fn folders_that_are_missing_are_made() {
+        let folder = folder();
+        // As in a container with nothing but the program in it.
+        let deep = folder.path().join("run/nightjar");
+        let _lock = Lock::take(&deep, "one").unwrap();
+        assert_eq!(fs::metadata(deep).unwrap().permissions().mode() & 0o7777, 0o755);
     }
 
     #[test]
