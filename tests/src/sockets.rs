@@ -40,7 +40,7 @@ const KINDS: [&str; 2] = ["process.exec", "network.*"];
 /// Beginning of addresses that only are talked to so that there is something to be told.
 const ELSEWHERE: &str = "127.0.77.";
 /// How long an event may take that is expected, on a machine that does many other things.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(20);
 /// As `rawnet` ends where the kernel lacks what it needs.
 const SKIPPED: i32 = 77;

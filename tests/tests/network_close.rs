@@ -140,7 +140,8 @@ fn a_connection_that_nothing_comes_back_from_times_out() {
     let client = client.finish();
     let line = client.end();
     assert_eq!(line["broken"], "ETIMEDOUT");
-    let told = Told(wire.events());
+    let told =
+        wire.told(&["network.bind", "network.listen", "network.connect", "network.accept", "network.close"]);
     let close = told.expect(
         &network("network.close")
             .with("process.pid", client.pid)

@@ -183,7 +183,10 @@ impl Install {
                     .arg(format!("={}", tool.version))
                     // The check has found that what is there is not it.
                     .arg("--force")
-                    .args([Path::new("--root"), &root, Path::new("--target-dir"), &root.join("build")]);
+                    .args([Path::new("--root"), &root, Path::new("--target-dir"), &root.join("build")])
+                    // They are run a few times: minutes of optimizing would not come back.
+                    .env("CARGO_PROFILE_RELEASE_LTO", "off")
+                    .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
                 vec![cargo]
             }
             Self::Debian(packages) => {
