@@ -4,7 +4,11 @@
 //! read, and what waits for the disk ([`Store::append`]). Where the disk is slow the last is full, no further message
 //! is read, the windows fill and the agents wait.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use nightjar_proto::v1::{
     Ack, Batch, Hello, LanePosition, PublishRequest, PublishResponse, Refusal, Refused, Welcome,
@@ -47,6 +51,9 @@ const CREDIT: std::ops::RangeInclusive<u64> = 256 << 10..=4 << 20;
 /// Batches of one agent that may wait for an acknowledgement.
 const MOST_WAITING: usize = 256;
 
+/// Most streams of which one agent may say what was acknowledged.
+const MOST_STREAMS: usize = 64;
+
 /// The service.
 #[derive(Clone)]
 pub struct Ingest {
@@ -58,6 +65,10 @@ pub struct Ingest {
 
 /// What goes back to the agent. An error: it went away.
 type ToAgent = mpsc::Sender<Result<PublishResponse, Status>>;
+
+/// What was acknowledged to an agent, as it says itself and since: where a stream begins that the store does not know, be
+/// it that the agent has a new name or the store is a new one, or that the stream was forgotten because it was silent.
+struct Acknowledged(Mutex<BTreeMap<Stream, u64>>);
 
 /// Why a stream ends.
 enum End {
@@ -83,7 +94,7 @@ impl Ingest {
 
     async fn serve(self, peer: Peer, mut requests: Streaming<PublishRequest>, to_agent: ToAgent) {
         let end = match self.greet(&peer, &mut requests, &to_agent).await {
-            Ok(session) => self.take(session, requests, &to_agent).await,
+            Ok((session, acknowledged)) => self.take(session, &acknowledged, requests, &to_agent).await,
             Err(end) => end,
         };
         if let End::Refused(refused) = end {
@@ -97,7 +108,7 @@ impl Ingest {
         peer: &Peer,
         requests: &mut Streaming<PublishRequest>,
         to_agent: &ToAgent,
-    ) -> Result<Session, End> {
+    ) -> Result<(Session, Acknowledged), End> {
         let first = timeout(HELLO, requests.message()).await;
         let first = first.map_err(|_| End::Gone)?.map_err(|_| End::Gone)?.ok_or(End::Gone)?;
         let Some(publish_request::Message::Hello(hello)) = first.message else {
@@ -127,18 +138,20 @@ impl Ingest {
             max_uncompressed_bytes: check::MOST_UNCOMPRESSED as u64,
         };
         answer(to_agent, publish_response::Message::Welcome(welcome)).await?;
-        Ok(session)
+        Ok((session, Acknowledged::said(&hello)))
     }
 
     /// Takes batches until the agent goes away, is revoked, or something is refused.
     async fn take(
         &self,
         mut session: Session,
+        acknowledged: &Acknowledged,
         mut requests: Streaming<PublishRequest>,
         to_agent: &ToAgent,
     ) -> End {
         let (waiting, to_acknowledge) = mpsc::channel(MOST_WAITING);
-        let acknowledging = self.acknowledge(to_acknowledge, to_agent);
+        let acknowledging =
+            self.acknowledge(session.agent().to_owned(), acknowledged, to_acknowledge, to_agent);
         tokio::pin!(acknowledging);
         // Above what the agent is told, so that one who keeps to it never waits here.
         let in_flight = Arc::new(Semaphore::new(2 * usize::try_from(*CREDIT.end()).expect("credit fits")));
@@ -158,7 +171,7 @@ impl Ingest {
                 Ok(None) | Err(_) => break End::Gone,
             };
             tokio::select! {
-                taken = self.one(&session, batch, &in_flight, &waiting, to_agent) => match taken {
+                taken = self.one(&session, acknowledged, batch, &in_flight, &waiting, to_agent) => match taken {
                     Ok(()) => {}
                     Err(end) => break end,
                 },
@@ -174,6 +187,7 @@ impl Ingest {
     async fn one(
         &self,
         session: &Session,
+        acknowledged: &Acknowledged,
         batch: Batch,
         in_flight: &Arc<Semaphore>,
         waiting: &mpsc::Sender<(LanePosition, Pending, OwnedSemaphorePermit)>,
@@ -185,7 +199,8 @@ impl Ingest {
                 format!("a batch of another agent, {:?}", batch.agent_id),
             ));
         }
-        let position = position(&Stream::of(&batch), batch.sequence);
+        let stream = Stream::of(&batch);
+        let position = position(&stream, batch.sequence);
         if let Err(error) = check::check(&batch) {
             let (reason, batch) = (Refusal::Batch.into(), Some(position));
             let refused = Refused { reason, detail: error.to_string(), batch, ..Refused::default() };
@@ -198,7 +213,8 @@ impl Ingest {
         });
         let bytes = u32::try_from(batch.events.len() + 1).unwrap_or(u32::MAX);
         let permit = Arc::clone(in_flight).acquire_many_owned(bytes).await.map_err(|_| End::Gone)?;
-        let pending = self.store.append(batch).await.map_err(|error| by_store(&error))?;
+        let starts_after = acknowledged.of(&stream);
+        let pending = self.store.append(batch, starts_after).await.map_err(|error| by_store(&error))?;
         waiting.send((position, pending, permit)).await.map_err(|_| End::Gone)
     }
 
@@ -206,6 +222,8 @@ impl Ingest {
     /// acknowledgement, as it would be one of that batch too.
     async fn acknowledge(
         &self,
+        agent: String,
+        acknowledged: &Acknowledged,
         mut waiting: mpsc::Receiver<(LanePosition, Pending, OwnedSemaphorePermit)>,
         to_agent: &ToAgent,
     ) -> End {
@@ -215,12 +233,40 @@ impl Ingest {
             }
             drop(permit);
             let LanePosition { boot_id, epoch, lane, sequence } = position;
+            acknowledged.raise(Stream { agent: agent.clone(), boot: boot_id.clone(), epoch, lane }, sequence);
             let ack = Ack { boot_id, epoch, lane, sequence, credit_bytes: self.credit() };
             if let Err(end) = answer(to_agent, publish_response::Message::Ack(ack)).await {
                 return end;
             }
         }
         End::Gone
+    }
+}
+
+// === impl Acknowledged ===
+
+impl Acknowledged {
+    fn said(hello: &Hello) -> Self {
+        let stream = |said: &LanePosition| Stream {
+            agent: hello.agent_id.clone(),
+            boot: said.boot_id.clone(),
+            epoch: said.epoch,
+            lane: said.lane,
+        };
+        let said = hello.resume_after.iter().filter(|said| said.sequence > 0).take(MOST_STREAMS);
+        Self(Mutex::new(said.map(|said| (stream(said), said.sequence)).collect()))
+    }
+
+    fn of(&self, stream: &Stream) -> u64 {
+        locks::lock(&self.0).get(stream).copied().unwrap_or(0)
+    }
+
+    fn raise(&self, stream: Stream, sequence: u64) {
+        let mut known = locks::lock(&self.0);
+        if known.len() < MOST_STREAMS || known.contains_key(&stream) {
+            let highest = known.entry(stream).or_default();
+            *highest = sequence.max(*highest);
+        }
     }
 }
 

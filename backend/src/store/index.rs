@@ -141,6 +141,23 @@ impl Index {
         self.0.get(&Stream::of(batch)).is_none_or(|position| position.misses(batch.sequence))
     }
 
+    /// Enters that the stream of a batch begins after a number, if nothing is known of the stream: the agent says that all
+    /// up to there was acknowledged to it, by another backend or under another name, so it will never come. What is known
+    /// of a stream is not changed by what an agent says, and the batch itself stays new. Gives whether it was entered.
+    pub fn begin(&mut self, batch: &Batch, after: u64) -> bool {
+        let last = after.min(batch.sequence.saturating_sub(1));
+        if last == 0 {
+            return false;
+        }
+        match self.0.entry(Stream::of(batch)) {
+            Entry::Vacant(entry) => {
+                entry.insert(Position { last, ..Position::default() });
+                true
+            }
+            Entry::Occupied(_) => false,
+        }
+    }
+
     /// Takes note of a batch that is new.
     pub fn add(&mut self, batch: &Batch, received: u64) {
         let stream = Stream::of(batch);
@@ -309,6 +326,21 @@ mod tests {
         // It comes once more, as the acknowledgement was lost.
         index.add(&Batch { count: 0, losses: vec![loss(7)], ..batch(2) }, 2);
         assert_eq!((gaps(&index), told(&index)), (vec![(2, 2, "spool_full")], 7));
+    }
+
+    #[test]
+    fn a_stream_that_is_not_known_begins_where_the_agent_says_and_any_other_does_not() {
+        let mut index = Index::default();
+        index.begin(&batch(481), 480);
+        assert!(index.is_new(&batch(481)));
+        index.add(&batch(481), 1);
+        assert_eq!(gaps(&index), []);
+        index.begin(&batch(484), 483);
+        index.add(&batch(484), 1);
+        assert_eq!(gaps(&index), [(482, 483, "")], "it was known, and is not raised");
+        let mut index = Index::default();
+        index.begin(&batch(3), u64::MAX);
+        assert!(index.is_new(&batch(3)), "what comes was not acknowledged, whatever the agent says");
     }
 
     #[test]

@@ -136,16 +136,18 @@ impl Store {
     }
 
     /// Hands over a batch. Waits as long as too much is under way: who does not read on meanwhile makes the agent wait.
+    /// Where nothing is known of its stream, that begins after the number `starts_after`.
     ///
     /// # Errors
     /// When the store was closed.
-    pub async fn append(&self, batch: Batch) -> Result<Pending, StoreError> {
+    pub async fn append(&self, batch: Batch, starts_after: u64) -> Result<Pending, StoreError> {
         let bytes = batch.events.len() + 1024;
         let permits = u32::try_from(bytes.min(self.limits.waiting_bytes)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.waiting).acquire_many_owned(permits).await;
         let room = room.map_err(|_| StoreError::Closed)?;
         let (reply, pending) = oneshot::channel();
-        let request = Request { stored: Stored { received: now(), batch: Some(batch) }, reply, room };
+        let stored = Stored { received: now(), batch: Some(batch), starts_after };
+        let request = Request { stored, reply, room };
         let requests = locks::lock(&self.requests).clone();
         requests.ok_or(StoreError::Closed)?.send(request).map_err(|_| StoreError::Closed)?;
         Ok(Pending(pending))

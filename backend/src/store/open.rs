@@ -140,6 +140,7 @@ impl Known {
             Record::Checkpoint(_) => {}
             Record::Batch(stored) => {
                 if let Some(batch) = stored.batch.filter(|batch| self.index.is_new(batch)) {
+                    self.index.begin(&batch, stored.starts_after);
                     self.index.add(&batch, stored.received);
                 }
             }

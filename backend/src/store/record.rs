@@ -36,6 +36,9 @@ pub struct Stored {
     /// The batch itself.
     #[prost(message, optional, tag = "2")]
     pub batch: Option<Batch>,
+    /// The number after which its stream begins, see [`super::index::Index::begin`]; 0 where it had begun before.
+    #[prost(uint64, tag = "3")]
+    pub starts_after: u64,
 }
 
 /// What a record holds.
@@ -207,7 +210,7 @@ mod tests {
 
     fn batch(sequence: u64) -> Record {
         let batch = Batch { sequence, events: Bytes::from(vec![b'x'; 100]), ..Batch::default() };
-        Record::Batch(Stored { received: 7, batch: Some(batch) })
+        Record::Batch(Stored { received: 7, batch: Some(batch), starts_after: 0 })
     }
 
     fn three() -> Vec<u8> {

@@ -46,7 +46,12 @@ fn batch(sequence: u64) -> Batch {
 }
 
 async fn put(store: &Store, batch: Batch) -> Result<Outcome, StoreError> {
-    store.append(batch).await?.outcome().await
+    put_after(store, batch, 0).await
+}
+
+/// From an agent to which so much was acknowledged.
+async fn put_after(store: &Store, batch: Batch, acknowledged: u64) -> Result<Outcome, StoreError> {
+    store.append(batch, acknowledged).await?.outcome().await
 }
 
 async fn put_all(store: &Store, sequences: impl IntoIterator<Item = u64>) {
@@ -158,6 +163,27 @@ async fn a_gap_is_listed_until_the_batch_comes_or_the_loss_is_told() {
 }
 
 #[tokio::test]
+async fn a_stream_begins_where_the_agent_says_also_after_a_restart_and_from_parquet() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), LIMITS).unwrap();
+    put_after(&store, batch(481), 480).await.unwrap();
+    // It is known now, and what an agent says later does not hide that a batch is missing.
+    put_after(&store, batch(483), 482).await.unwrap();
+    let missing = |store: &Store| gaps(store).iter().map(|gap| (gap.from, gap.to)).collect::<Vec<_>>();
+    assert_eq!(missing(&store), [(482, 482)]);
+    drop(store);
+    let store = Store::open(dir.path(), LIMITS).unwrap();
+    assert_eq!(missing(&store), [(482, 482)]);
+    assert_eq!(put_after(&store, batch(481), 480).await, Ok(Outcome::Duplicate));
+    convert(&store);
+    drop(store);
+    fs::remove_dir_all(dir.path().join(WAL)).unwrap();
+    let store = Store::open(dir.path(), LIMITS).unwrap();
+    assert_eq!(missing(&store), [(482, 482)]);
+    assert_eq!(ids(&store), expected([481, 483]));
+}
+
+#[tokio::test]
 async fn a_torn_tail_is_cut_off_and_counted() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), LIMITS).unwrap();
@@ -179,7 +205,10 @@ async fn a_bit_flipped_in_the_log_costs_one_batch_which_is_then_a_gap() {
     let store = Store::open(dir.path(), LIMITS).unwrap();
     put_all(&store, [1]).await;
     let middle = store.state.catalog().segments.values().next().unwrap().end() + 50;
-    put_all(&store, 2..=3).await;
+    for sequence in 2..=3 {
+        // What was acknowledged to the agent tells nothing of what is still there.
+        put_after(&store, batch(sequence), sequence - 1).await.unwrap();
+    }
     drop(store);
     let file = fs::OpenOptions::new().read(true).write(true).open(&wal_files(dir.path())[0]).unwrap();
     let mut byte = [0];

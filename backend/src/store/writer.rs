@@ -138,12 +138,17 @@ impl Writer {
         let (mut bytes, mut events) = (Vec::new(), 0);
         let mut next = Some(first);
         let possible = self.room().and_then(|()| self.prepare());
-        while let Some(request) = next {
+        while let Some(mut request) = next {
             let batch = request.stored.batch.as_ref().expect("the store makes no request without a batch");
             let is_new = self.pending.is_new(batch);
             if is_new && possible.is_ok() {
+                let begins = self.pending.begin(batch, request.stored.starts_after);
                 self.pending.add(batch, request.stored.received);
                 events += batch.count;
+                if !begins {
+                    // So that a record before it that rots is missed.
+                    request.stored.starts_after = 0;
+                }
                 // The request goes on without its content.
                 let record = Record::Batch(request.stored);
                 record::encode(&record, &mut bytes);
@@ -198,6 +203,7 @@ impl Writer {
                 count(&counters.duplicates, 1);
                 continue;
             };
+            index.begin(batch, request.stored.starts_after);
             index.add(batch, request.stored.received);
             count(&counters.batches, 1);
             count(&counters.events, batch.count);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use nightjar_backend::store::{Limits, Store, wanted::Wanted};
 use nightjar_proto::v1::{
-    Batch, Event, Hello, Lane, PublishRequest, PublishResponse, Refused, Welcome,
+    Batch, Event, Hello, Lane, LanePosition, PublishRequest, PublishResponse, Refused, Welcome,
     ingest_client::IngestClient, publish_request, publish_response,
 };
 use prost::Message as _;
@@ -74,12 +74,23 @@ pub enum Answer {
 impl Stream {
     /// Says hello. An error: what came instead of a welcome.
     pub async fn open(channel: Channel, agent: &str) -> Result<Self, Answer> {
+        Self::resume(channel, agent, 0).await
+    }
+
+    /// The same as an agent to which so much was acknowledged.
+    pub async fn resume(channel: Channel, agent: &str, acknowledged: u64) -> Result<Self, Answer> {
         let (requests, to_send) = mpsc::channel(64);
         let hello = Hello {
             agent_id: agent.to_owned(),
             boot_id: "boot".to_owned(),
             host: "host".to_owned(),
             schema: 1,
+            resume_after: vec![LanePosition {
+                boot_id: "boot".to_owned(),
+                epoch: 0,
+                lane: Lane::Critical.into(),
+                sequence: acknowledged,
+            }],
             ..Hello::default()
         };
         let message = Some(publish_request::Message::Hello(hello));

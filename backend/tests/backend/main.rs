@@ -10,3 +10,4 @@ mod events;
 mod full;
 mod many;
 mod process;
+mod resumed;
