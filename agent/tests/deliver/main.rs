@@ -5,4 +5,5 @@ mod client;
 mod memory_disk;
 mod spool_kill;
 mod spool_model;
+mod spool_resume;
 mod writer;

@@ -239,8 +239,17 @@ impl World {
     }
 
     fn reconnect(&mut self) {
+        let boot = BootId([self.boot; 16]);
+        let known: Vec<_> = Lane::ALL
+            .into_iter()
+            .zip(&self.lanes)
+            .flat_map(|(lane, model)| {
+                let at = |(epoch, stored): (&u64, &Stored)| Position { epoch: *epoch, sequence: stored.last };
+                model.stored.iter().map(move |stored| (boot, lane, at(stored)))
+            })
+            .collect();
+        assert!(!self.reader.resume(&known), "all of it was given out here");
         for lane in Lane::ALL {
-            self.acknowledge(lane);
             let position = self.reader.acknowledged(lane);
             let model = self.lane(lane);
             model.under_way.clear();

@@ -42,6 +42,11 @@ pub enum SessionError {
         /// Not before.
         retry_after: Duration,
     },
+    /// The backend has numbers that were not given here. The next session has others.
+    #[error(
+        "the backend has batches of this agent that its spool knows nothing of: this host was set back, as to a snapshot, or is the copy of another that runs; what waits is sent under new numbers, and some events may be stored twice"
+    )]
+    SetBack,
     /// Certificates were replaced: the next session uses them.
     #[error("the certificates were replaced")]
     Renewed,

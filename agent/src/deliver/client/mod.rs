@@ -6,6 +6,9 @@
 //! nothing for a while although something is under way, and when the certificates on disk were replaced. The next one
 //! begins after a wait that grows; the backend may ask for a longer one.
 //!
+//! What was stored and not acknowledged is stored twice if the agent is enrolled anew meanwhile: the backend knows batches
+//! by the name of the agent. So it is after a host was set back to a snapshot, see [`SessionError::SetBack`].
+//!
 //! A batch that the backend will never accept is told as lost under its own number, and is done with when that is
 //! acknowledged.
 
@@ -232,7 +235,7 @@ impl Client {
                 responses.message().await.map_err(SessionError::Ended)?.ok_or(SessionError::Closed)?;
             match response.message {
                 Some(Response::Welcome(welcome)) => {
-                    let session = self.begin(agent_id, requests, &welcome);
+                    let session = self.begin(agent_id, requests, &welcome)?;
                     self.channel.send_replace(Some(channel));
                     return Ok((session, responses));
                 }
@@ -262,20 +265,21 @@ impl Client {
         agent_id: String,
         requests: mpsc::Sender<PublishRequest>,
         welcome: &proto::Welcome,
-    ) -> Session {
-        for known in &welcome.acknowledged {
-            if let Some(lane) = wire::known_lane(known.lane) {
-                self.acknowledge(lane, Position { epoch: known.epoch, sequence: known.sequence });
-            }
+    ) -> Result<Session, SessionError> {
+        let known: Vec<_> = welcome.acknowledged.iter().filter_map(wire::known_position).collect();
+        let is_set_back = self.reader.resume(&known);
+        self.tell_acknowledged();
+        if is_set_back {
+            return Err(SessionError::SetBack);
         }
-        Session {
+        Ok(Session {
             agent_id,
             requests,
             first: VecDeque::new(),
             next: None,
             credit: welcome.credit_bytes,
             flight: Flight::new(|lane| self.reader.acknowledged(lane)),
-        }
+        })
     }
 
     /// The next batch, what is critical first.
@@ -285,6 +289,10 @@ impl Client {
 
     fn acknowledge(&mut self, lane: Lane, at: Position) {
         self.reader.acknowledge(lane, at);
+        self.tell_acknowledged();
+    }
+
+    fn tell_acknowledged(&self) {
         let acknowledged = Lane::ALL.map(|lane| self.reader.acknowledged(lane));
         self.status.send_modify(|status| status.acknowledged = acknowledged);
     }

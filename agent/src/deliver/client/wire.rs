@@ -16,6 +16,12 @@ pub(super) fn known_lane(number: i32) -> Option<Lane> {
     Lane::ALL.into_iter().find(|known| i32::from(lane(*known)) == number)
 }
 
+/// `None`: of a boot or lane that we cannot have.
+pub(super) fn known_position(known: &wire::LanePosition) -> Option<(BootId, Lane, Position)> {
+    let at = Position { epoch: known.epoch, sequence: known.sequence };
+    Some((known.boot_id.parse().ok()?, known_lane(known.lane)?, at))
+}
+
 pub(super) fn position(boot: BootId, of: Lane, at: Position) -> wire::LanePosition {
     wire::LanePosition {
         boot_id: boot.to_string(),

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
 use super::{
     Limits,
     disk::{Disk, DiskFile, Lock},
-    marks::{LaneMarks, MARKS_BYTES, Mark, Marks, MarksFile},
+    marks::{LaneMarks, MARKS_BYTES, Mark, Marks, MarksFile, RENUMBERED, Renumbered},
     segment::{self, Name, Segment},
     stats::{Faults, LaneStats, Stats},
     types::{BootId, Lane, Position, Reason},
@@ -27,6 +27,9 @@ pub(super) struct LaneState {
     /// the record is damaged meanwhile. As long as what is under way.
     pub under_way: VecDeque<Mark>,
     pub marks: LaneMarks,
+    /// The last record that was there when the spool was opened: the backend may have it although no mark says that it
+    /// was given out, if the disk took no marks then.
+    pub opened: Position,
     pub stats: LaneStats,
     /// Written since it was last made durable.
     pub dirty: bool,
@@ -50,6 +53,8 @@ pub(super) struct Core {
     pub limits: Limits,
     pub boot: BootId,
     pub epoch: u64,
+    /// As in [`Marks`].
+    pub renumbered: [Renumbered; RENUMBERED],
     pub access: Access,
     /// How often that was tried.
     pub recoveries: u32,
@@ -97,6 +102,7 @@ impl Core {
             limits,
             boot,
             epoch: 0,
+            renumbered: Default::default(),
             access: Access::Unknown,
             recoveries: 0,
             lock: None,
@@ -177,7 +183,8 @@ impl Core {
     /// Writes the marks. A failure is remembered, and tried again with the next change.
     pub(super) fn save_marks(&mut self) {
         let lanes = self.lanes.each_ref().map(|lane| lane.marks);
-        let saved = self.marks_file.write(&Marks { boot: self.boot, epoch: self.epoch, lanes });
+        let &mut Self { boot, epoch, renumbered, .. } = self;
+        let saved = self.marks_file.write(&Marks { boot, epoch, renumbered, lanes });
         self.unsaved = saved.is_err();
         self.faults.writes += u64::from(self.unsaved);
     }
@@ -200,14 +207,14 @@ impl Core {
     }
 
     /// Takes that the backend has all up to `at`, and removes the files that are done with. What was never given out
-    /// cannot be acknowledged.
+    /// cannot be acknowledged: nothing of an epoch of which nothing was.
     pub(super) fn acknowledge(&mut self, lane: Lane, at: Position) {
         let state = self.lane(lane);
-        let at = at.min(state.marks.given.at);
-        if at <= state.marks.acknowledged.at {
+        let given = state.marks.given;
+        let at = if at.epoch == given.at.epoch { at.min(given.at) } else { at };
+        if at <= state.marks.acknowledged.at || at > given.at {
             return;
         }
-        let given = state.marks.given;
         let known = state.under_way.iter().chain([&given]).find(|mark| mark.at == at).copied();
         let mark = known.unwrap_or_else(|| self.mark_at(lane, at));
         let state = self.lane(lane);

@@ -45,11 +45,25 @@ pub(super) struct LaneMarks {
 /// Epochs of which the end is remembered.
 const CLOSED: usize = 8;
 
+/// An epoch that goes by another number outside of the spool, see [`super::resume`].
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Renumbered {
+    /// As in records and names of files. 0: none.
+    pub epoch: u64,
+    /// As the backend knows it.
+    pub published: u64,
+}
+
+/// Epochs of which another number is remembered. Only the present one ever gets one, so these are of so many boots.
+pub(super) const RENUMBERED: usize = 4;
+
 /// All that is remembered beside the records.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Marks {
     pub boot: BootId,
     pub epoch: u64,
+    /// The newest first.
+    pub renumbered: [Renumbered; RENUMBERED],
     pub lanes: [LaneMarks; 2],
 }
 
@@ -63,9 +77,9 @@ pub(super) struct MarksFile {
     has_both: bool,
 }
 
-const MAGIC: u64 = u64::from_be_bytes(*b"NJMARKS1");
+const MAGIC: u64 = u64::from_be_bytes(*b"NJMARKS2");
 const SLOT: u64 = 4096;
-const WORDS: usize = 1 + 1 + 2 + 1 + 2 * (3 + 4 + 4 + 3 * Reason::ALL.len() + 4 * CLOSED);
+const WORDS: usize = 1 + 1 + 2 + 1 + 2 * RENUMBERED + 2 * (3 + 4 + 4 + 3 * Reason::ALL.len() + 4 * CLOSED);
 const SIZE: usize = WORDS * 8 + 4;
 
 /// Bytes that the file takes on disk.
@@ -145,6 +159,7 @@ fn encode(generation: u64, marks: &Marks) -> Vec<u8> {
     let (high, low) = marks.boot.0.split_at(8);
     words.extend([high, low].map(|half| half.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))));
     words.push(marks.epoch);
+    words.extend(marks.renumbered.iter().flat_map(|renumbered| [renumbered.epoch, renumbered.published]));
     for lane in &marks.lanes {
         let LaneMarks { last, acknowledged, given, pending, closed } = lane;
         words.extend([last.at.sequence, last.events, last.time]);
@@ -178,6 +193,7 @@ fn decode(bytes: &[u8; SIZE]) -> Option<(u64, Marks)> {
     boot[..8].copy_from_slice(&next().to_be_bytes());
     boot[8..].copy_from_slice(&next().to_be_bytes());
     let epoch = next();
+    let renumbered = [(); RENUMBERED].map(|()| Renumbered { epoch: next(), published: next() });
     let lanes = [(); 2].map(|()| LaneMarks {
         last: Mark { at: Position { epoch, sequence: next() }, events: next(), time: next() },
         acknowledged: Mark::read(&mut next),
@@ -189,7 +205,7 @@ fn decode(bytes: &[u8; SIZE]) -> Option<(u64, Marks)> {
         }),
         closed: [(); CLOSED].map(|()| Mark::read(&mut next)),
     });
-    Some((generation, Marks { boot: BootId(boot), epoch, lanes }))
+    Some((generation, Marks { boot: BootId(boot), epoch, renumbered, lanes }))
 }
 
 // === impl Mark ===
@@ -250,7 +266,8 @@ mod tests {
         lane.given = lane.last;
         lane.pending[3].add(10, 11, 12);
         lane.closed[7] = lane.acknowledged;
-        Marks { boot: BootId(*b"0123456789abcdef"), epoch: 9, lanes: [lane; 2] }
+        let renumbered = [8, 6, 4, 2].map(|epoch| Renumbered { epoch, published: epoch + 1 });
+        Marks { boot: BootId(*b"0123456789abcdef"), epoch: 9, renumbered, lanes: [lane; 2] }
     }
 
     #[test]

@@ -23,7 +23,8 @@
 //! # Design
 //!
 //! Batches are numbered from 1 in each lane and epoch. An epoch is a boot, or begins when marks were lost or damaged,
-//! because then a number could be given twice. Records are appended to segment files, of which each is of one lane and epoch; a
+//! because then a number could be given twice. If the backend shows that numbers were given twice all the same, the epoch
+//! goes by another number from then on (`resume`). Records are appended to segment files, of which each is of one lane and epoch; a
 //! file that was there at the start gets no more records, so that its torn end stays its end. A file is removed when all
 //! of it is acknowledged.
 //!
@@ -93,6 +94,7 @@ mod marks;
 mod reader;
 mod record;
 mod recover;
+mod resume;
 mod segment;
 mod stats;
 mod types;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Shared,
+    core::Core,
     disk::{DiskFile, Open},
     marks::Mark,
     record::{HEADER_BYTES, Header, Kind},
@@ -62,13 +63,15 @@ impl Reader {
     /// Where reading begins: the last position that is acknowledged.
     #[must_use]
     pub fn acknowledged(&self, lane: Lane) -> Position {
-        self.shared.core().lanes[lane.index()].marks.acknowledged.at
+        let core = self.shared.core();
+        outside(&core, core.lanes[lane.index()].marks.acknowledged.at)
     }
 
     /// The numbering that the writer is in.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.shared.core().epoch
+        let core = self.shared.core();
+        core.published(core.epoch)
     }
 
     /// The boot that it was opened in.
@@ -90,7 +93,7 @@ impl Reader {
             positions.extend(epochs.into_iter().map(|(boot, epoch)| {
                 let acknowledged = state.marks.acknowledged.at;
                 let sequence = if acknowledged.epoch == epoch { acknowledged.sequence } else { 0 };
-                (boot, lane, Position { epoch, sequence })
+                (boot, lane, outside(&core, Position { epoch, sequence }))
             }));
         }
         positions
@@ -99,6 +102,7 @@ impl Reader {
     /// What comes after a position, which is one that an entry had or [`Reader::acknowledged`]. `None` if nothing does
     /// yet. It may be asked for again as long as it is not acknowledged.
     pub fn next_after(&mut self, lane: Lane, after: Position) -> Option<Entry> {
+        let after = inside(&self.shared.core(), after);
         for _ in 0..ATTEMPTS {
             let (segment, base) = self.segment_after(lane, after)?;
             match self.read(&segment, base) {
@@ -124,7 +128,17 @@ impl Reader {
     /// Takes that the backend has everything of a lane up to a position, durably. The files that hold nothing else are
     /// removed.
     pub fn acknowledge(&mut self, lane: Lane, at: Position) {
-        self.shared.core().acknowledge(lane, at);
+        let mut core = self.shared.core();
+        let at = inside(&core, at);
+        core.acknowledge(lane, at);
+    }
+
+    /// Takes what the backend says that it has when a session begins: for a boot, an epoch and a lane the last number.
+    /// True if it has what was never given out here, because this spool was set back as by a snapshot. Then nothing of
+    /// this epoch is acknowledged, and from now on it has another number, which the backend does not know: say hello again.
+    #[must_use]
+    pub fn resume(&mut self, known: &[(BootId, Lane, Position)]) -> bool {
+        self.shared.core().resume(known)
     }
 
     /// Counts events of a batch that the backend will never accept. That they are lost is told under the number of the
@@ -259,8 +273,19 @@ impl Reader {
             state.under_way.push_back(after.mark);
         }
         self.cursors[lane.index()] = Some(after);
-        Some(entry)
+        let at = outside(&core, entry.at);
+        Some(Entry { at, ..entry })
     }
+}
+
+/// With the number that its epoch has outside of the spool.
+fn outside(core: &Core, at: Position) -> Position {
+    Position { epoch: core.published(at.epoch), ..at }
+}
+
+/// As it is in the spool.
+fn inside(core: &Core, at: Position) -> Position {
+    Position { epoch: core.written(at.epoch), ..at }
 }
 
 /// The batches between two marks.

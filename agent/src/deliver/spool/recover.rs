@@ -1,10 +1,6 @@
 //! Finding out at the start what is in the directory.
 
-use std::{
-    collections::VecDeque,
-    io,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::VecDeque, io};
 
 use super::{
     core::{Access, Core},
@@ -95,6 +91,7 @@ impl Core {
 
     /// Goes on from there.
     fn take(&mut self, names: &[Name], marks: Option<&Marks>, segments: [VecDeque<Segment>; 2]) {
+        self.renumbered = marks.map(|marks| marks.renumbered).unwrap_or_default();
         for (lane, segments) in Lane::ALL.into_iter().zip(segments) {
             let state = self.lane(lane);
             state.segments = segments;
@@ -110,6 +107,8 @@ impl Core {
         self.begin(names, marks);
         for lane in Lane::ALL {
             self.restore_ends(lane);
+            let state = self.lane(lane);
+            state.opened = state.marks.last.at;
         }
         self.access = Access::Ready;
         self.save_marks();
@@ -180,9 +179,7 @@ impl Core {
         if continued.is_some() {
             return;
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_nanos());
-        let now = u64::try_from(now).unwrap_or(u64::MAX / 2);
-        self.epoch = known.map_or(now, |known| now.max(known + 1));
+        self.epoch = self.new_epoch(known.unwrap_or(0));
         for lane in Lane::ALL {
             let epoch = self.epoch;
             let state = self.lane(lane);

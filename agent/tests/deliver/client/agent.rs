@@ -1,12 +1,12 @@
 //! A spool, and a client that runs.
 
-use std::time::Duration;
+use std::{ops::Range, path::Path, time::Duration};
 
 use nightjar::deliver::{
     backoff::Backoff,
     client::{Client, ClientConfig, ClientStatus},
     connect::Target,
-    spool::{Batch, BootId, Lane, Limits, Spool},
+    spool::{Batch, BootId, Lane, Limits, Reader, Spool},
     tls::Tls,
 };
 use tokio::{
@@ -17,7 +17,8 @@ use tonic::transport::Channel;
 
 /// A spool, and a client that runs.
 pub struct Agent {
-    _directory: tempfile::TempDir,
+    /// Removed with the agent.
+    directory: Option<tempfile::TempDir>,
     pub spool: Spool,
     pub status: watch::Receiver<ClientStatus>,
     pub channel: watch::Receiver<Option<Channel>>,
@@ -33,10 +34,22 @@ impl Agent {
 
     pub fn start_with(address: &str, tls: Option<Tls>, proxy: Option<&str>, longest_wait: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let limits = Limits { bytes: 8 << 20, sync_every: Duration::from_secs(1) };
-        let (spool, reader, _) = Spool::open(directory.path(), BootId([1; 16]), limits).unwrap();
+        let target = Target::parse(address, Some("localhost"), proxy, true).unwrap();
+        let mut agent = Self::run(directory.path(), "agent", target, tls, longest_wait);
+        agent.directory = Some(directory);
+        agent
+    }
+
+    /// By this name, with a spool that may be there already.
+    pub fn start_in(directory: &Path, name: &str, address: &str) -> Self {
+        let target = Target::parse(address, Some("localhost"), None, true).unwrap();
+        Self::run(directory, name, target, None, Duration::from_millis(100))
+    }
+
+    fn run(directory: &Path, name: &str, target: Target, tls: Option<Tls>, longest_wait: Duration) -> Self {
+        let (spool, reader) = spool(directory);
         let config = ClientConfig {
-            agent_id: "agent".to_owned(),
+            agent_id: name.to_owned(),
             agent_version: "0.1.0".to_owned(),
             host: "host".to_owned(),
             connect_timeout: Duration::from_millis(800),
@@ -45,14 +58,13 @@ impl Agent {
             most_under_way: 1 << 20,
             backoff: Backoff::new(Duration::from_millis(10), longest_wait),
         };
-        let target = Target::parse(address, Some("localhost"), proxy, true).unwrap();
         let client = Client::new(config, target, tls, reader);
         let (stop, stopped) = oneshot::channel();
         let (status, channel) = (client.status(), client.channel());
         let task = tokio::spawn(client.run(async {
             let _ = stopped.await;
         }));
-        Self { _directory: directory, spool, status, channel, stop: Some(stop), task }
+        Self { directory: None, spool, status, channel, stop: Some(stop), task }
     }
 
     /// Returns when the client has stopped.
@@ -62,11 +74,7 @@ impl Agent {
     }
 
     pub fn append(&self, count: u64) {
-        for number in 0..count {
-            let lane = if number % 5 == 0 { Lane::Critical } else { Lane::Bulk };
-            let batch = Batch { count: 1, events: vec![7; 700].into(), ..Batch::default() };
-            self.spool.append(lane, &batch).unwrap();
-        }
+        append(&self.spool, 0..count);
     }
 
     pub async fn expect(&mut self, what: &str, is_so: impl Fn(&ClientStatus) -> bool) -> ClientStatus {
@@ -89,6 +97,24 @@ impl Agent {
         };
         let result = timeout(Duration::from_secs(20), wait).await;
         assert!(result.is_ok(), "{:?} {:?}", self.status.borrow(), self.spool.stats());
+    }
+}
+
+/// The spool in a directory, which may be there already.
+pub fn spool(directory: &Path) -> (Spool, Reader) {
+    let limits = Limits { bytes: 8 << 20, sync_every: Duration::from_secs(1) };
+    let (spool, reader, _) = Spool::open(directory, BootId([1; 16]), limits).unwrap();
+    (spool, reader)
+}
+
+/// Appends batches that have names.
+pub fn append(spool: &Spool, names: Range<u64>) {
+    for name in names {
+        let lane = if name % 5 == 0 { Lane::Critical } else { Lane::Bulk };
+        let mut events = name.to_be_bytes().to_vec();
+        events.resize(700, 7);
+        let batch = Batch { count: 1, events: events.into(), ..Batch::default() };
+        spool.append(lane, &batch).unwrap();
     }
 }
 

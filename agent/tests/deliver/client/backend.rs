@@ -39,6 +39,8 @@ pub struct Backend {
     /// By epoch and lane: the numbers that were stored, in order.
     pub stored: Mutex<BTreeMap<(u64, i32), Vec<u64>>>,
     pub duplicates: AtomicU64,
+    /// By name: how often a batch was stored.
+    pub names: Mutex<BTreeMap<u64, u64>>,
     /// It stores and does not acknowledge.
     pub is_silent: AtomicBool,
     /// The stream is closed after so many batches.
@@ -51,6 +53,8 @@ pub struct Backend {
     pub lost: Mutex<Vec<LostBatches>>,
     /// When somebody said hello, and as whom.
     pub hellos: Mutex<Vec<(Instant, String)>>,
+    /// What each of them said that was acknowledged.
+    pub resumed: Mutex<Vec<Vec<LanePosition>>>,
     pub connections: AtomicU64,
     /// What certificates are signed with, and the tokens that are good for one.
     pub enrolment: Option<(Authority, Mutex<Vec<String>>)>,
@@ -126,6 +130,8 @@ impl Ingest for Service {
                             let numbers = stored.entry((batch.epoch, batch.lane)).or_default();
                             if numbers.last().is_none_or(|last| *last < batch.sequence) {
                                 numbers.push(batch.sequence);
+                                let name = batch.events.first_chunk().map(|name| u64::from_be_bytes(*name));
+                                *backend.names.lock().unwrap().entry(name.unwrap_or(0)).or_default() += 1;
                             } else {
                                 backend.duplicates.fetch_add(1, SeqCst);
                             }
@@ -186,6 +192,7 @@ impl Backend {
     fn note(&self, request: &PublishRequest) {
         if let Some(Request::Hello(hello)) = &request.message {
             self.hellos.lock().unwrap().push((Instant::now(), hello.agent_id.clone()));
+            self.resumed.lock().unwrap().push(hello.resume_after.clone());
         }
     }
 

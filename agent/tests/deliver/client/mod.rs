@@ -5,4 +5,5 @@ mod authority;
 mod backend;
 mod delivery;
 mod enrolment;
+mod resume;
 mod trust;
