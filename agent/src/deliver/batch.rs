@@ -11,10 +11,13 @@ use zstd::bulk::Compressor;
 
 use crate::deliver::spool::Batch;
 
+/// Most bytes of a batch that may be sent, after compression: so `Batch.events` of the protocol says.
+pub(crate) const MOST_COMPRESSED: usize = 1 << 20;
+
 /// When a batch is closed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BatchLimits {
-    /// Bytes of encoded events. The last event may go beyond.
+    /// Bytes of encoded events. The last event may go beyond, up to twice as many; a larger one has a batch of its own.
     pub bytes: usize,
     /// Time since its first event was added.
     pub age: Duration,

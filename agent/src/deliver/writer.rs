@@ -134,21 +134,28 @@ impl Writer {
     /// Adds an encoded `nightjar.v1.Event` of a time in nanoseconds since 1970. It does not wait.
     ///
     /// # Errors
-    /// When the batch that is full with it has no place. All its events are lost.
+    /// When the batch that is full has no place. All its events are lost.
     pub fn add(&self, lane: Lane, event: &[u8], time: u64) -> Result<(), QueueFull> {
         let limits = &self.queue.limits;
         let mut state = self.queue.state();
+        let filling = &state.lanes[index(lane)].filling;
+        // An event so large that the backend may not take it takes no others with it.
+        let is_too_much = !filling.is_empty() && filling.bytes.len() + event.len() > 2 * limits.batch.bytes;
+        let before = if is_too_much { state.enqueue(lane, limits) } else { Ok(()) };
         let filling = &mut state.lanes[index(lane)].filling;
         let is_first = filling.is_empty();
         filling.add(event, time);
         let is_full = filling.bytes.len() >= limits.batch.bytes;
-        let result = if is_full { state.enqueue(lane, limits) } else { Ok(()) };
+        let with_it = if is_full { state.enqueue(lane, limits) } else { Ok(()) };
         drop(state);
         // For the first it has to wake when that is old.
         if is_first || is_full {
             self.queue.changed.notify_one();
         }
-        result
+        match (before, with_it) {
+            (Err(one), Err(other)) => Err(QueueFull { events: one.events + other.events }),
+            (before, with_it) => before.and(with_it),
+        }
     }
 
     /// All events of before a time, in nanoseconds since 1970, were added. That is written down when they are in the

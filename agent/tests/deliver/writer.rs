@@ -122,6 +122,25 @@ fn closing_writes_all_that_was_added() {
 }
 
 #[test]
+fn an_event_that_may_be_too_large_for_the_backend_has_a_batch_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, mut reader, _) = Spool::open(directory.path(), BootId([1; 16]), LIMITS).unwrap();
+    let writer = Writer::start(spool, WriterLimits::default(), None).unwrap();
+    for size in [300, 300, 3 << 20, 300, 300_000] {
+        writer.add(Lane::Bulk, &vec![7; size], 1).unwrap();
+    }
+    writer.close().unwrap();
+    let mut counts = Vec::new();
+    let mut at = reader.acknowledged(Lane::Bulk);
+    while let Some(entry) = reader.next_after(Lane::Bulk, at) {
+        at = entry.at;
+        let Content::Events(batch) = entry.content else { panic!("{entry:?}") };
+        counts.push(batch.count);
+    }
+    assert_eq!(counts, [2, 1, 2]);
+}
+
+#[test]
 fn a_stuck_disk_costs_counted_bulk_events_and_never_keeps_the_caller_waiting() {
     let gate = Arc::new(Mutex::new(()));
     let disk = Arc::new(StuckDisk(MemoryDisk::default(), gate.clone()));

@@ -10,7 +10,7 @@
 //! by the name of the agent. So it is after a host was set back to a snapshot, see [`SessionError::SetBack`].
 //!
 //! A batch that the backend will never accept is told as lost under its own number, and is done with when that is
-//! acknowledged.
+//! acknowledged. One that is larger than the backend takes is not even sent: that would end the session, each time.
 
 mod config;
 mod error;
@@ -39,9 +39,10 @@ pub use self::{
 };
 use crate::deliver::{
     backoff::Backoff,
+    batch::MOST_COMPRESSED,
     channel,
     connect::Target,
-    spool::{Content, Entry, Lane, Position, Reader},
+    spool::{Content, Entry, Lane, Loss, Position, Reader, Reason},
     tls::Tls,
 };
 
@@ -73,6 +74,8 @@ struct Session {
     /// Was read and waits to be sent.
     next: Option<Entry>,
     credit: u64,
+    /// Most bytes of a batch before compression that the backend takes.
+    most_uncompressed: u64,
     flight: Flight,
 }
 
@@ -181,7 +184,7 @@ impl Client {
         let mut is_lasting = false;
         loop {
             if session.next.is_none() {
-                session.next = self.next_entry(&session.flight);
+                session.next = self.next_entry(&session.flight, session.most_uncompressed);
             }
             let may_send = session.may_send(self.config.most_under_way);
             tokio::select! {
@@ -278,13 +281,25 @@ impl Client {
             first: VecDeque::new(),
             next: None,
             credit: welcome.credit_bytes,
+            most_uncompressed: match welcome.max_uncompressed_bytes {
+                0 => u64::MAX,
+                most => most,
+            },
             flight: Flight::new(|lane| self.reader.acknowledged(lane)),
         })
     }
 
     /// The next batch, what is critical first.
-    fn next_entry(&mut self, flight: &Flight) -> Option<Entry> {
-        Lane::ALL.into_iter().find_map(|lane| self.reader.next_after(lane, flight.position(lane)))
+    fn next_entry(&mut self, flight: &Flight, most_uncompressed: u64) -> Option<Entry> {
+        let next = |lane| self.reader.next_after(lane, flight.position(lane));
+        let entry = Lane::ALL.into_iter().find_map(next)?;
+        let Some(loss) = too_large(&entry, most_uncompressed) else { return Some(entry) };
+        if self.reader.count_not_taken(entry.lane, entry.at, loss.reason, loss.events) {
+            let (lane, sequence, events) = (entry.lane.as_str(), entry.at.sequence, loss.events);
+            tracing::error!(lane, sequence, events, "a batch is larger than the backend takes: it is lost");
+            self.status.send_modify(|status| status.refused += 1);
+        }
+        Some(Entry { content: Content::Lost(loss), ..entry })
     }
 
     fn acknowledge(&mut self, lane: Lane, at: Position) {
@@ -339,7 +354,7 @@ impl Client {
                     "the backend refused a batch: it is lost"
                 );
                 if let Content::Lost(lost) = &loss.content {
-                    self.reader.count_refused(lane, position, lost.events);
+                    self.reader.count_not_taken(lane, position, lost.reason, lost.events);
                 }
                 session.first.push_back(loss);
                 self.status.send_modify(|status| status.refused += 1);
@@ -368,6 +383,22 @@ impl Client {
             Content::Lost(_) => status.losses_told += 1,
         });
     }
+}
+
+/// What is told in place of a batch that the backend would not take.
+fn too_large(entry: &Entry, most_uncompressed: u64) -> Option<Loss> {
+    let Content::Events(batch) = &entry.content else { return None };
+    if batch.events.len() <= MOST_COMPRESSED && u64::from(batch.uncompressed_bytes) <= most_uncompressed {
+        return None;
+    }
+    Some(Loss {
+        first_sequence: entry.at.sequence,
+        last_sequence: entry.at.sequence,
+        events: batch.count,
+        first_time: batch.first_time,
+        last_time: batch.last_time,
+        reason: Reason::TooLarge,
+    })
 }
 
 // === impl Session ===

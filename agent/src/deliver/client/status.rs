@@ -43,7 +43,7 @@ pub struct ClientStatus {
     pub bytes: u64,
     /// Loss records that were sent, also again.
     pub losses_told: u64,
-    /// Batches that the backend will never accept.
+    /// Batches that the backend will never accept, or is not sent because they are too large for it.
     pub refused: u64,
     /// The last position that is acknowledged, by lane in the order of [`Lane::ALL`].
     pub acknowledged: [Position; Lane::ALL.len()],

@@ -1,6 +1,6 @@
 //! Reading in order, past what is damaged or gone, which is told as a loss.
 
-use std::{io, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc};
 
 use bytes::Bytes;
 
@@ -24,8 +24,8 @@ pub struct Reader {
     shared: Arc<Shared>,
     cursors: [Option<Cursor>; 2],
     read_failures: u32,
-    /// By lane, the last batch that the backend refused.
-    refused: [Position; 2],
+    /// The last batch that was not sent, or refused by the backend.
+    not_taken: HashMap<(Lane, Reason), Position>,
 }
 
 /// Where the last entry ended, so that the next need not be searched for.
@@ -57,7 +57,7 @@ struct Next {
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, cursors: [None, None], read_failures: 0, refused: Default::default() }
+        Self { shared, cursors: [None, None], read_failures: 0, not_taken: HashMap::new() }
     }
 
     /// Where reading begins: the last position that is acknowledged.
@@ -142,13 +142,16 @@ impl Reader {
     }
 
     /// Counts events of a batch that the backend will never accept. That they are lost is told under the number of the
-    /// batch by who sends it; it stays here until it is acknowledged, and if it is refused again it does not count again.
-    pub fn count_refused(&mut self, lane: Lane, at: Position, events: u64) {
-        let refused = &mut self.refused[lane.index()];
-        if at > *refused {
-            *refused = at;
-            self.shared.core().lane(lane).stats.lost[Reason::Refused.index()] += events;
+    /// batch by who sends it; it stays here until it is acknowledged, and if it comes to that again it does not count again:
+    /// false.
+    pub fn count_not_taken(&mut self, lane: Lane, at: Position, reason: Reason, events: u64) -> bool {
+        let last = self.not_taken.entry((lane, reason)).or_default();
+        let is_new = at > *last;
+        if is_new {
+            *last = at;
+            self.shared.core().lane(lane).stats.lost[reason.index()] += events;
         }
+        is_new
     }
 
     /// Returns when something was appended since it was last asked for. It may have been seen already.

@@ -79,7 +79,7 @@ pub enum Reason {
     Damaged = 4,
     /// A file of the spool was deleted by somebody else.
     Missing = 5,
-    /// The batch is larger than the spool can take.
+    /// The batch is larger than the spool, or the backend, can take.
     TooLarge = 6,
     /// The backend will never accept the batch.
     Refused = 7,

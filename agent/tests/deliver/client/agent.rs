@@ -102,7 +102,7 @@ impl Agent {
 
 /// The spool in a directory, which may be there already.
 pub fn spool(directory: &Path) -> (Spool, Reader) {
-    let limits = Limits { bytes: 8 << 20, sync_every: Duration::from_secs(1) };
+    let limits = Limits { bytes: 32 << 20, sync_every: Duration::from_secs(1) };
     let (spool, reader, _) = Spool::open(directory, BootId([1; 16]), limits).unwrap();
     (spool, reader)
 }

@@ -222,7 +222,9 @@ impl Backend {
                 });
             }
         });
-        let service = IngestServer::new(Service(self.clone()));
+        // As that of the real one.
+        let largest = (1 << 20) + (64 << 10);
+        let service = IngestServer::new(Service(self.clone())).max_decoding_message_size(largest);
         let server = tonic::transport::Server::builder()
             .add_service(service)
             .add_service(EnrolmentServer::new(Service(self.clone())));

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nightjar::deliver::client::State;
+use nightjar::deliver::{
+    client::State,
+    spool::{Batch, Lane},
+};
 use nightjar_proto::v1::{Refusal, Refused, ingest_client::IngestClient};
 use tokio::{
     io::AsyncReadExt,
@@ -146,6 +149,29 @@ async fn a_batch_that_is_never_accepted_is_told_as_lost_under_its_number_and_the
     assert_eq!((lost.events, lost.reason.as_str()), (1, "refused"));
     let told: u64 = agent.spool.stats().lanes.iter().flat_map(|lane| lane.lost).sum();
     assert_eq!((told, agent.status.borrow().refused, agent.status.borrow().sessions), (1, 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_too_large_for_the_backend_is_told_as_lost_and_the_rest_goes_on() {
+    let backend = Arc::new(Backend::default());
+    let address = backend.serve(None).await;
+    let agent = Agent::start(&format!("http://{address}"), None, None);
+    agent.append(10);
+    for (compressed, uncompressed) in [(1 << 20, 1 << 20), ((1 << 20) + (65 << 10), 9), (9, (1 << 20) + 1)] {
+        let events = vec![7; compressed].into();
+        let batch = Batch { count: 3, events, uncompressed_bytes: uncompressed, ..Batch::default() };
+        agent.spool.append(Lane::Bulk, &batch).unwrap();
+    }
+    agent.append(10);
+    agent.expect_all_acknowledged().await;
+    assert_eq!((backend.count(), backend.duplicates.load(SeqCst)), (23, 0));
+    let lost = backend.lost.lock().unwrap().clone();
+    let lost: Vec<_> =
+        lost.iter().map(|lost| (lost.first_sequence, lost.last_sequence, lost.events)).collect();
+    assert_eq!(lost, [(10, 10, 3), (11, 11, 3)]);
+    let counted = agent.spool.stats().lanes[1].lost[5];
+    let status = agent.status.borrow().clone();
+    assert_eq!((counted, status.refused, status.events, status.sessions), (6, 2, 23, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
