@@ -3,6 +3,7 @@
 
 mod client;
 mod memory_disk;
+mod read_only;
 mod spool_kill;
 mod spool_model;
 mod spool_resume;

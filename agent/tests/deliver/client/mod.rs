@@ -2,7 +2,7 @@
 
 mod agent;
 mod authority;
-mod backend;
+pub mod backend;
 mod delivery;
 mod enrolment;
 mod resume;
