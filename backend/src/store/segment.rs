@@ -31,6 +31,8 @@ pub struct Segment {
     end: AtomicU64,
     /// Nothing is written to it any more.
     sealed: AtomicBool,
+    /// It has more bytes than are durable, which nobody was told are stored.
+    overhangs: AtomicBool,
     /// It has batches.
     used: AtomicBool,
     /// How many events are in them.
@@ -87,6 +89,7 @@ impl Segment {
             file: Arc::new(file),
             end: AtomicU64::new(bytes.len() as u64),
             sealed: AtomicBool::new(false),
+            overhangs: AtomicBool::new(false),
             used: AtomicBool::new(false),
             events: AtomicU64::new(0),
         })
@@ -121,6 +124,7 @@ impl Segment {
             file,
             end: AtomicU64::new(reader.whole()),
             sealed: AtomicBool::new(true),
+            overhangs: AtomicBool::new(false),
             used: AtomicBool::new(used),
             events: AtomicU64::new(events),
         };
@@ -130,7 +134,7 @@ impl Segment {
     /// Writes whole records with so many events; they are durable when this returns.
     ///
     /// # Errors
-    /// When they are not. The file is then cut back to what it was; it takes no more.
+    /// When they are not. The file takes no more then, and is to be cut back to what it was: see [`Segment::cut`].
     pub fn append(&self, records: &[u8], events: u64) -> io::Result<()> {
         let end = self.end();
         let written = self.file.write_all_at(records, end);
@@ -138,12 +142,27 @@ impl Segment {
         // more. <https://lwn.net/Articles/752063/>
         let result = written.and_then(|()| self.file.sync_data()).inspect_err(|_| {
             self.seal();
-            let _readers_stop_at_the_end = self.file.set_len(end).and_then(|()| self.file.sync_all());
+            self.overhangs.store(true, Ordering::Release);
+            let _tried_again_by_the_writer = self.cut();
         });
         result?;
         self.used.store(true, Ordering::Release);
         self.events.fetch_add(events, Ordering::Relaxed);
         self.end.store(end + records.len() as u64, Ordering::Release);
+        Ok(())
+    }
+
+    /// Cuts off what was written and could not be made durable. Readers stop before it, but after a restart it would count,
+    /// beside what the agents sent again meanwhile: until it is cut off no other file is to be begun.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub fn cut(&self) -> io::Result<()> {
+        if self.overhangs.load(Ordering::Acquire) {
+            self.file.set_len(self.end())?;
+            self.file.sync_all()?;
+            self.overhangs.store(false, Ordering::Release);
+        }
         Ok(())
     }
 
@@ -180,6 +199,22 @@ impl Segment {
     #[must_use]
     pub fn read(&self, at: u64) -> Reader {
         Reader::new(Arc::clone(&self.file), at)
+    }
+
+    /// The same file as after a failed fsync, open in this way.
+    #[cfg(test)]
+    pub(super) fn overhanging(&self, file: File) -> Self {
+        Self {
+            number: self.number,
+            hour: self.hour,
+            path: self.path.clone(),
+            file: Arc::new(file),
+            end: AtomicU64::new(self.end()),
+            sealed: AtomicBool::new(true),
+            overhangs: AtomicBool::new(true),
+            used: AtomicBool::new(true),
+            events: AtomicU64::new(0),
+        }
     }
 
     /// Takes it off the disk. Who reads it can go on doing so.

@@ -103,6 +103,9 @@ impl Writer {
         {
             return Ok(Arc::clone(segment));
         }
+        if let Some(segment) = &self.current {
+            segment.cut().map_err(|error| refused(&error))?;
+        }
         self.forget();
         let segment = Segment::create(&self.wal(), self.next_number, hour, self.pending.checkpoint());
         // The number may be taken by what could not be removed.
@@ -255,5 +258,33 @@ fn refused(error: &io::Error) -> StoreError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(error.to_string()),
         _ => StoreError::Failing(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, OpenOptions};
+
+    use super::*;
+
+    #[test]
+    fn no_file_is_begun_while_the_one_before_has_more_than_was_made_durable() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, _lock, next_number) = super::super::open::open(dir.path()).unwrap();
+        let limits = Limits { reserve_bytes: 0, ..Limits::default() };
+        let mut writer = Writer::new(Arc::new(state), limits, next_number);
+        let files = || fs::read_dir(dir.path().join(super::super::WAL)).unwrap().flatten();
+        let segment = writer.prepare().unwrap();
+        let path = files().next().unwrap().path();
+        fs::write(&path, [fs::read(&path).unwrap(), b"not durable".to_vec()].concat()).unwrap();
+        // It cannot be cut.
+        let read_only = OpenOptions::new().read(true).open(&path).unwrap();
+        writer.current = Some(Arc::new(segment.overhanging(read_only)));
+        assert!(matches!(writer.prepare(), Err(StoreError::Failing(_))));
+        assert_eq!(files().count(), 1);
+        let writable = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        writer.current = Some(Arc::new(segment.overhanging(writable)));
+        writer.prepare().unwrap();
+        assert_eq!((files().count(), fs::metadata(&path).unwrap().len()), (2, segment.end()));
     }
 }
