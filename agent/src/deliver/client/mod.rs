@@ -15,6 +15,7 @@
 mod config;
 mod error;
 mod flight;
+mod notices;
 mod status;
 mod wire;
 
@@ -31,11 +32,14 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
-use self::flight::{Flight, Refused, size};
 pub use self::{
     config::ClientConfig,
     error::SessionError,
     status::{ClientStatus, State},
+};
+use self::{
+    flight::{Flight, Refused, size},
+    notices::Notices,
 };
 use crate::deliver::{
     backoff::Backoff,
@@ -61,6 +65,7 @@ pub struct Client {
     target: Target,
     tls: Option<Tls>,
     reader: Reader,
+    notices: Notices,
     status: watch::Sender<ClientStatus>,
     channel: watch::Sender<Option<Channel>>,
 }
@@ -88,7 +93,7 @@ impl Client {
         let mut status = ClientStatus::new(target.to_string());
         status.acknowledged = Lane::ALL.map(|lane| reader.acknowledged(lane));
         let (status, channel) = (watch::Sender::new(status), watch::Sender::default());
-        Self { config, target, tls, reader, status, channel }
+        Self { config, target, tls, reader, notices: Notices::default(), status, channel }
     }
 
     /// How it is, as it changes.
@@ -137,14 +142,16 @@ impl Client {
                 _ => backoff.wait(),
             };
             let is_refused = matches!(problem, SessionError::Refused { .. });
-            if problem.is_lasting() {
-                tracing::error!(%problem, ?wait, "not connected to the backend");
-            } else {
-                tracing::warn!(%problem, ?wait, "not connected to the backend");
+            let text = problem.to_string();
+            let is_due = self.notices.is_due(&text, Instant::now());
+            match problem.is_lasting() {
+                _ if !is_due => tracing::debug!(%problem, ?wait, "not connected to the backend"),
+                true => tracing::error!(%problem, ?wait, "not connected to the backend"),
+                false => tracing::warn!(%problem, ?wait, "not connected to the backend"),
             }
             self.status.send_modify(|status| {
                 status.enter(if is_refused { State::Refused } else { State::Waiting });
-                status.last_error = Some(problem.to_string());
+                status.last_error = Some(text);
             });
             self.wait(wait).await;
         }
@@ -191,7 +198,7 @@ impl Client {
                 response = responses.message() => {
                     let response = response.map_err(SessionError::Ended)?.ok_or(SessionError::Closed)?;
                     if self.take(&mut session, response)? {
-                        backoff.reset();
+                        self.succeed(backoff);
                     }
                 }
                 permit = session.requests.clone().reserve_owned(), if may_send => {
@@ -209,7 +216,7 @@ impl Client {
                 }
                 () = &mut lasting, if !is_lasting => {
                     is_lasting = true;
-                    backoff.reset();
+                    self.succeed(backoff);
                 }
                 _ = files.tick() => {
                     if self.is_renewed() {
@@ -217,6 +224,14 @@ impl Client {
                     }
                 }
             }
+        }
+    }
+
+    /// The session is one that works.
+    fn succeed(&mut self, backoff: &mut Backoff) {
+        backoff.reset();
+        if self.notices.is_over() {
+            tracing::info!("connected to the backend again");
         }
     }
 
