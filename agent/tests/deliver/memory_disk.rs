@@ -9,6 +9,8 @@ use std::{
 
 use nightjar::deliver::spool::disk::{Disk, DiskFile, Entry, Lock, Open};
 
+const PAGE: usize = 4096;
+
 #[derive(Clone, Debug, Default)]
 pub struct MemoryDisk {
     state: Arc<Mutex<State>>,
@@ -28,6 +30,8 @@ pub struct State {
     pub is_read_only: bool,
     /// Calls to make something durable, whether they worked or not.
     pub syncs: u32,
+    /// Of files that could not be made durable, by address: pages that were not written since.
+    forgotten: BTreeMap<usize, BTreeSet<usize>>,
     /// After this many writes, one is cut after so many bytes, and nothing works any more: the process was killed.
     pub kill_after: Option<(u32, usize)>,
     pub is_dead: bool,
@@ -72,6 +76,15 @@ impl MemoryDisk {
         let mut state = self.state();
         state.files.clear();
         state.directories.clear();
+    }
+
+    /// Files with something that is not on the disk, and that no further call to make it durable would bring there.
+    pub fn forgotten(&self) -> usize {
+        let state = self.state();
+        let is_forgotten = |file: &&Arc<Mutex<Vec<u8>>>| {
+            state.forgotten.get(&Arc::as_ptr(file).addr()).is_some_and(|pages| !pages.is_empty())
+        };
+        state.files.values().filter(is_forgotten).count()
     }
 
     pub fn used(&self) -> usize {
@@ -183,6 +196,10 @@ impl DiskFile for MemoryFile {
             data = &data[..data.len().saturating_sub(grows - capacity.saturating_sub(used))];
             result = Err(error(io::ErrorKind::StorageFull));
         }
+        if let Some(pages) = self.disk.state().forgotten.get_mut(&Arc::as_ptr(&self.bytes).addr()) {
+            let written = offset / PAGE..(offset + data.len()).div_ceil(PAGE);
+            pages.retain(|page| !written.contains(page));
+        }
         let mut bytes = self.bytes.lock().unwrap();
         let end = (offset + data.len()).max(bytes.len());
         bytes.resize(end, 0);
@@ -201,6 +218,8 @@ impl DiskFile for MemoryFile {
         state.syncs += 1;
         if state.failing_syncs > 0 {
             state.failing_syncs -= 1;
+            let pages = (0..self.bytes.lock().unwrap().len().div_ceil(PAGE)).collect();
+            state.forgotten.insert(Arc::as_ptr(&self.bytes).addr(), pages);
             return Err(error(io::ErrorKind::StorageFull));
         }
         Ok(())

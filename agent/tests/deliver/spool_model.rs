@@ -523,6 +523,37 @@ fn what_was_written_before_a_failed_write_is_made_durable() {
 }
 
 #[test]
+fn what_could_not_be_made_durable_is_written_once_more_and_tried_again() {
+    let disk = MemoryDisk::default();
+    let (spool, mut reader) = open(&disk, 1);
+    let mut appended = 0;
+    while disk.segments().len() < 3 {
+        spool.append(Lane::Bulk, &batch(4000)).unwrap();
+        appended += 1;
+    }
+    // Two that are closed, the one that is written to, and the marks.
+    disk.state().failing_syncs = 4;
+    assert!(spool.sync_now().is_err());
+    assert_eq!((disk.forgotten(), spool.stats().faults.syncs), (4, 4));
+    // One file at a time, so that nobody waits long.
+    for forgotten in [2, 1] {
+        assert!(spool.sync_now().is_err());
+        assert_eq!(disk.forgotten(), forgotten);
+    }
+    let before = disk.state().syncs;
+    spool.sync_now().unwrap();
+    assert_eq!((disk.forgotten(), disk.state().syncs), (0, before + 2));
+    spool.sync_now().unwrap();
+    assert_eq!(disk.state().syncs, before + 2, "there is nothing left to do");
+    let mut at = reader.acknowledged(Lane::Bulk);
+    for _ in 0..appended {
+        let entry = reader.next_after(Lane::Bulk, at).unwrap();
+        assert!(matches!(entry.content, Content::Events(_)), "{entry:?}");
+        at = entry.at;
+    }
+}
+
+#[test]
 fn each_loss_counts_once_however_often_the_spool_is_opened() {
     let disk = MemoryDisk::default();
     let mut counted = 0;

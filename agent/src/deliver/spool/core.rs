@@ -14,7 +14,7 @@ use super::{
 
 /// Most files that wait open to be made durable. Of more, on a disk that is as slow as that, the oldest is left to the
 /// kernel: descriptors are few.
-const MOST_CLOSED: usize = 128;
+pub(super) const MOST_CLOSED: usize = 128;
 
 /// One lane.
 #[derive(Debug, Default)]
@@ -68,6 +68,11 @@ pub(super) struct Core {
     /// Files that get no more records and that were written since they were last made durable. Syncing waits for the
     /// disk, so it is left to [`Core::unsynced`], which is not done under the lock.
     pub closed: Vec<(Name, Arc<dyn DiskFile>)>,
+    /// Files that could not be made durable: they are written once more before that is tried again, because the kernel has
+    /// forgotten what it could not write.
+    pub undurable: VecDeque<(Name, Arc<dyn DiskFile>)>,
+    /// The marks are written once more, for the same reason.
+    pub marks_undurable: bool,
     pub directory_dirty: bool,
     pub faults: Faults,
 }
@@ -111,6 +116,8 @@ impl Core {
             lanes: Default::default(),
             garbage: Vec::new(),
             closed: Vec::new(),
+            undurable: VecDeque::new(),
+            marks_undurable: false,
             directory_dirty: false,
             faults: Faults::default(),
         }
@@ -244,6 +251,7 @@ impl Core {
     pub(super) fn remove_garbage(&mut self) {
         for (name, bytes) in std::mem::take(&mut self.garbage) {
             self.closed.retain(|(closed, _)| *closed != name);
+            self.undurable.retain(|(undurable, _)| *undurable != name);
             match self.disk.remove(&self.path(name)) {
                 Ok(()) => self.directory_dirty = true,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -135,6 +135,11 @@ impl MarksFile {
         self.has_both
     }
 
+    /// Both slots are written the next time: nobody knows what is on the disk.
+    pub(super) fn write_both(&mut self) {
+        self.has_both = false;
+    }
+
     pub(super) fn file(&self) -> Option<&Arc<dyn DiskFile>> {
         self.file.as_ref()
     }

@@ -277,8 +277,9 @@ impl Spool {
         };
         let failed = unsynced.sync(&*self.shared.disk, &directory);
         let mut core = self.shared.core();
-        core.synced(&failed);
-        if failed.is_empty() && core.is_ready() && !core.unsaved {
+        let is_durable = failed.is_empty();
+        core.synced(failed);
+        if is_durable && core.undurable.is_empty() && core.is_ready() && !core.unsaved {
             return Ok(());
         }
         Err(NotDurable(directory))

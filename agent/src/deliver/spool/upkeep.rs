@@ -3,12 +3,11 @@
 use std::{collections::HashSet, io, path::Path, sync::Arc};
 
 use super::{
-    core::Access,
-    core::Core,
+    core::{Access, Core, MOST_CLOSED},
     disk::{Disk, DiskFile, Open},
     marks::{LaneMarks, Pending},
     recover::Locked,
-    segment::Segment,
+    segment::{Name, Segment},
     types::{Lane, Reason},
 };
 
@@ -20,9 +19,13 @@ pub(super) const MARKS: &str = "marks";
 
 /// What has to be made durable; that is done while nobody waits.
 pub(super) struct Unsynced {
-    files: Vec<Arc<dyn DiskFile>>,
+    files: Vec<(Name, Arc<dyn DiskFile>)>,
+    marks: Option<Arc<dyn DiskFile>>,
     directory: bool,
 }
+
+/// Bytes of a file that are written once more at a time.
+const STRIDE: usize = 64 << 10;
 
 // === impl Core ===
 
@@ -96,6 +99,8 @@ impl Core {
         self.marks_file.open(None);
         self.garbage.clear();
         self.closed.clear();
+        self.undurable.clear();
+        self.marks_undurable = false;
         for lane in Lane::ALL {
             let state = self.lane(lane);
             let of_epoch = |segment: &&Segment| segment.last_position() > state.marks.acknowledged.at;
@@ -120,30 +125,54 @@ impl Core {
 
     /// What was written since the last time.
     pub(super) fn unsynced(&mut self) -> Unsynced {
-        let mut files: Vec<_> = self.closed.drain(..).map(|(_, file)| file).collect();
+        let mut files = std::mem::take(&mut self.closed);
         for state in &mut self.lanes {
-            if std::mem::take(&mut state.dirty) {
-                files.extend(state.active.clone());
+            if std::mem::take(&mut state.dirty)
+                && let (Some(segment), Some(file)) = (state.segments.back(), &state.active)
+            {
+                files.push((segment.name, file.clone()));
             }
         }
         let directory = std::mem::take(&mut self.directory_dirty);
-        if directory || !files.is_empty() {
-            files.extend(self.marks_file.file().cloned());
-        }
-        Unsynced { files, directory }
+        let is_changed = directory || self.marks_undurable || !files.is_empty();
+        let marks = self.marks_file.file().filter(|_| is_changed).cloned();
+        Unsynced { files, marks, directory }
     }
 
-    /// Takes what came of it. A file that could not be made durable gets no more records: the kernel has forgotten what
-    /// it could not write, and would not say so a second time.
-    pub(super) fn synced(&mut self, failed: &Unsynced) {
-        self.faults.syncs += failed.files.len() as u64 + u64::from(failed.directory);
-        self.directory_dirty |= failed.directory;
+    /// Takes what came of it. A file that could not be made durable gets no more records, and is written once more before
+    /// it is tried again: the kernel has forgotten what it could not write, and would not say so a second time.
+    pub(super) fn synced(&mut self, failed: Unsynced) {
+        let Unsynced { files, marks, directory } = failed;
+        self.faults.syncs += files.len() as u64 + u64::from(marks.is_some()) + u64::from(directory);
+        self.directory_dirty |= directory;
+        self.marks_undurable = marks.is_some();
         for state in &mut self.lanes {
             let is_failed =
-                |active: &Arc<dyn DiskFile>| failed.files.iter().any(|file| Arc::ptr_eq(active, file));
+                |active: &Arc<dyn DiskFile>| files.iter().any(|(_, file)| Arc::ptr_eq(active, file));
             if state.active.as_ref().is_some_and(is_failed) {
                 state.active = None;
             }
+        }
+        // What was removed meanwhile need not be.
+        let is_there =
+            |name: &Name| self.lanes[name.lane.index()].segments.iter().any(|segment| segment.name == *name);
+        self.undurable.extend(files.into_iter().filter(|(name, _)| is_there(name)));
+        let too_many = self.undurable.len().saturating_sub(MOST_CLOSED);
+        self.undurable.drain(..too_many);
+    }
+
+    /// Writes once more what could not be made durable, as far as it can still be read: one file each time, as who appends
+    /// has to wait meanwhile.
+    fn write_again(&mut self) {
+        if let Some((name, file)) = self.undurable.pop_front() {
+            match write_again(&*file) {
+                Ok(()) => self.sync_later(name, file),
+                Err(_) => self.undurable.push_back((name, file)),
+            }
+        }
+        if self.marks_undurable {
+            self.marks_file.write_both();
+            self.save_marks();
         }
     }
 
@@ -162,6 +191,21 @@ impl Core {
             self.save_marks();
         }
         self.remove_acknowledged();
+        self.write_again();
+    }
+}
+
+/// Writes over a file what is in it.
+fn write_again(file: &dyn DiskFile) -> io::Result<()> {
+    let mut bytes = vec![0; STRIDE];
+    let mut offset = 0;
+    loop {
+        let read = file.read_at(&mut bytes, offset)?;
+        if read == 0 {
+            return Ok(());
+        }
+        file.write_at(&bytes[..read], offset)?;
+        offset += read as u64;
     }
 }
 
@@ -170,12 +214,13 @@ impl Core {
 impl Unsynced {
     /// Everything was made durable.
     pub(super) fn is_empty(&self) -> bool {
-        self.files.is_empty() && !self.directory
+        self.files.is_empty() && self.marks.is_none() && !self.directory
     }
 
     /// Makes it durable; returns what could not be.
     pub(super) fn sync(mut self, disk: &dyn Disk, directory: &Path) -> Self {
-        self.files.retain(|file| file.sync().is_err());
+        self.files.retain(|(_, file)| file.sync().is_err());
+        self.marks = self.marks.filter(|file| file.sync().is_err());
         self.directory = self.directory && disk.sync_directory(directory).is_err();
         self
     }
