@@ -469,6 +469,24 @@ fn what_is_on_disk_when_the_marks_are_damaged_is_missed_if_it_goes() {
 }
 
 #[test]
+fn what_was_given_out_before_the_marks_were_torn_is_not_taken_for_more() {
+    let append = |lane, count, size| Deed::Append { lane, count, size };
+    // The first record is cut and told as lost; the kill is at the acknowledgement of that.
+    for count in [0, 5] {
+        run(&[
+            append(Lane::Bulk, count, 1593),
+            append(Lane::Bulk, 1, 257),
+            Deed::Restart,
+            Deed::Cut { seed: 96 },
+            Deed::KillAt { writes: 5, bytes: 16 },
+            append(Lane::Bulk, 0, 0),
+            append(Lane::Critical, 0, 0),
+            Deed::Send { lane: Lane::Bulk, batches: 1 },
+        ]);
+    }
+}
+
+#[test]
 fn what_the_backend_has_of_a_segment_is_not_lost_with_it_though_reading_fails_meanwhile() {
     let append = |lane, count, size| Deed::Append { lane, count, size };
     for failures in 1..4 {

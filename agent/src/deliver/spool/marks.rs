@@ -102,7 +102,8 @@ impl MarksFile {
 
     /// Reads the newest slot that is whole. `None` if none is.
     ///
-    /// If the other is not, it may have been the newer one, and more may have been given out than this one says.
+    /// If the other is not, it may have been the newer one, and more may have been given out than this one says: see
+    /// [`MarksFile::is_certain`].
     ///
     /// # Errors
     /// When the file cannot be read, which says nothing of what is in it.
@@ -115,13 +116,9 @@ impl MarksFile {
         };
         let slots = [slot(0)?, slot(1)?];
         self.has_both = slots.iter().all(Option::is_some);
-        let Some((generation, mut marks)) = slots.into_iter().flatten().max_by_key(|(number, _)| *number)
-        else {
+        let Some((generation, marks)) = slots.into_iter().flatten().max_by_key(|(number, _)| *number) else {
             return Ok(None);
         };
-        for lane in marks.lanes.iter_mut().filter(|_| !self.has_both) {
-            lane.given.at = Position { epoch: marks.epoch, sequence: u64::MAX };
-        }
         self.generation = generation;
         Ok(Some(marks))
     }
@@ -288,7 +285,7 @@ mod tests {
         file.write_at(&[0xff], 100).unwrap();
         let second = read.read().unwrap().unwrap();
         assert_eq!(second.lanes[0].last, marks(2).lanes[0].last, "the third was written to the first slot");
-        assert_eq!(second.lanes[0].given.at.sequence, u64::MAX, "more may have been given out since");
+        assert!(!read.is_certain(), "more may have been given out since");
         file.write_at(&[0xff], SLOT + 100).unwrap();
         assert_eq!(read.read().unwrap(), None);
     }

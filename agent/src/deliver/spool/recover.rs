@@ -92,11 +92,17 @@ impl Core {
     /// Goes on from there.
     fn take(&mut self, names: &[Name], marks: Option<&Marks>, segments: [VecDeque<Segment>; 2]) {
         self.renumbered = marks.map(|marks| marks.renumbered).unwrap_or_default();
+        let uncertain = marks.filter(|_| !self.marks_file.is_certain()).map(|marks| marks.epoch);
         for (lane, segments) in Lane::ALL.into_iter().zip(segments) {
             let state = self.lane(lane);
             state.segments = segments;
             let pending = state.marks.pending;
             state.marks = marks.map(|marks| marks.lanes[lane.index()]).unwrap_or_default();
+            if let Some(epoch) = uncertain {
+                // More may have been given out since. How many events there were up to here is known all the same.
+                state.under_way.push_back(state.marks.given);
+                state.marks.given.at = Position { epoch, sequence: u64::MAX };
+            }
             // What was refused before the directory could be read.
             for (mark, refused) in state.marks.pending.iter_mut().zip(pending) {
                 if refused.events > 0 {
