@@ -59,7 +59,7 @@ pub struct Settings {
     pub files: Option<Files>,
     /// Names that agents reach this backend by, for its own certificate.
     pub names: Vec<String>,
-    /// Most connections at once.
+    /// Most connections of agents at once.
     pub most_connections: usize,
     /// What the store may take.
     pub limits: Limits,

@@ -1,7 +1,10 @@
 //! Connections from agents: TLS with a certificate of each side, or plaintext from this host alone.
 
 use std::{
-    fs, io,
+    collections::{BTreeMap, VecDeque},
+    fs,
+    future::pending,
+    io,
     net::SocketAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -14,7 +17,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
 };
 use tokio_rustls::{
@@ -33,7 +36,19 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::locks;
 
 /// How long a client may take for the handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// Most handshakes at once. Peers that stall in theirs let a hundred others in a second all the same.
+const HANDSHAKES: usize = 512;
+
+/// How long a peer without a certificate may stay: to enrol takes two round trips and a write to the disk.
+const STRANGER: Duration = Duration::from_secs(15);
+
+/// Most connections of peers without a certificate, all together.
+const STRANGERS: usize = 64;
+
+/// Most connections of one agent. It makes one, and another when its certificate is new.
+const OF_ONE_AGENT: usize = 8;
 
 /// Longest name of an agent, in bytes.
 const LONGEST_NAME: usize = 128;
@@ -82,8 +97,18 @@ pub struct Peer {
 pub struct Connection {
     stream: Stream,
     peer: Peer,
-    _place: OwnedSemaphorePermit,
+    /// Comes back when it is to be closed; `None` afterwards.
+    end: Option<End>,
+    /// Of those for agents; a peer without a certificate has none.
+    _place: Option<OwnedSemaphorePermit>,
 }
+
+type End = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Connections that are open, by the name in their certificates and with the oldest first: of each name, and of all peers
+/// without one, there are so many at most, and the oldest makes room for the latest. So nobody takes places of others.
+#[derive(Default)]
+struct Guests(Mutex<BTreeMap<Option<String>, VecDeque<oneshot::Sender<()>>>>);
 
 enum Stream {
     Plain(TcpStream),
@@ -109,7 +134,7 @@ pub struct Certificates {
 /// When a file was written, and its inode: what tells that it is another.
 type Version = Option<(SystemTime, u64)>;
 
-/// Accepts connections, at most so many at once, and hands over those whose handshake is done.
+/// Accepts connections, at most so many of agents at once, and hands over those whose handshake is done.
 #[must_use]
 pub fn accept(
     listener: TcpListener,
@@ -117,10 +142,11 @@ pub fn accept(
     most: usize,
 ) -> mpsc::Receiver<io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(16);
-    let places = Arc::new(Semaphore::new(most));
+    let (handshakes, places) = (Arc::new(Semaphore::new(HANDSHAKES)), Arc::new(Semaphore::new(most)));
+    let guests = Arc::new(Guests::default());
     tokio::spawn(async move {
-        // Who comes when all places are taken waits in the kernel's queue.
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        // Who comes while all handshakes are taken waits in the kernel's queue.
+        while let Ok(handshake) = Arc::clone(&handshakes).acquire_owned().await {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = ready.closed() => return,
@@ -128,9 +154,15 @@ pub fn accept(
             match accepted {
                 Ok((stream, address)) => {
                     let (security, ready) = (Arc::clone(&security), ready.clone());
+                    let (places, guests) = (Arc::clone(&places), Arc::clone(&guests));
                     tokio::spawn(async move {
-                        let opened = timeout(HANDSHAKE, security.open(stream, address, place)).await;
-                        match opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                        let opened = timeout(HANDSHAKE, async {
+                            let (stream, peer) = security.open(stream, address).await?;
+                            guests.seat(stream, peer, places).await
+                        });
+                        let opened = opened.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                        drop(handshake);
+                        match opened {
                             Ok(connection) => drop(ready.send(Ok(connection)).await),
                             Err(error) => tracing::debug!("{address}: no connection: {error}"),
                         }
@@ -160,24 +192,53 @@ impl Peer {
 // === impl Security ===
 
 impl Security {
-    async fn open(
-        &self,
-        stream: TcpStream,
-        address: SocketAddr,
-        place: OwnedSemaphorePermit,
-    ) -> io::Result<Connection> {
+    async fn open(&self, stream: TcpStream, address: SocketAddr) -> io::Result<(Stream, Peer)> {
         stream.set_nodelay(true)?;
         let address = Some(address);
         let Self::Tls(certificates) = self else {
             let peer = Peer { address, name: None, plaintext: true, anybody: true };
-            return Ok(Connection { stream: Stream::Plain(stream), peer, _place: place });
+            return Ok((Stream::Plain(stream), peer));
         };
         let config = certificates.config();
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let name = leaf.and_then(common_name);
         let peer = Peer { address, name, plaintext: false, anybody: certificates.elsewhere };
-        Ok(Connection { stream: Stream::Tls(Box::new(stream)), peer, _place: place })
+        Ok((Stream::Tls(Box::new(stream)), peer))
+    }
+}
+
+// === impl Guests ===
+
+impl Guests {
+    /// Gives a peer its place: an agent one of `places`, any other peer one that soon ends.
+    async fn seat(&self, stream: Stream, peer: Peer, places: Arc<Semaphore>) -> io::Result<Connection> {
+        let is_stranger = !peer.plaintext && peer.name.is_none();
+        let (most, time) = if is_stranger { (STRANGERS, STRANGER) } else { (OF_ONE_AGENT, Duration::MAX) };
+        let end: End = if peer.plaintext {
+            // They are all of this host, and none has a name.
+            Box::pin(pending())
+        } else {
+            let replaced = self.come(peer.name.clone(), most);
+            Box::pin(async move { drop(timeout(time, replaced).await) })
+        };
+        let place = if is_stranger { None } else { Some(places.acquire_owned().await) };
+        let place = place.transpose().map_err(io::Error::other)?;
+        Ok(Connection { stream, peer, end: Some(end), _place: place })
+    }
+
+    /// What comes back when the connection is to make room for a later one.
+    fn come(&self, name: Option<String>, most: usize) -> oneshot::Receiver<()> {
+        let (end, replaced) = oneshot::channel();
+        let mut guests = locks::lock(&self.0);
+        let same = guests.entry(name).or_default();
+        same.retain(|guest| !guest.is_closed());
+        if same.len() >= most {
+            // That its sender is gone ends it.
+            same.pop_front();
+        }
+        same.push_back(end);
+        replaced
     }
 }
 
@@ -281,6 +342,11 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         to: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // A connection of HTTP/2 is always being read.
+        if !matches!(self.end.as_mut().map(|end| end.as_mut().poll(context)), Some(Poll::Pending)) {
+            self.end = None;
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(context, to),
             Stream::Tls(stream) => Pin::new(stream).poll_read(context, to),

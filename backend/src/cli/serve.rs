@@ -32,7 +32,7 @@ pub struct Arguments {
     /// Stop taking events when fewer MiB are free on the disk
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     reserve: u64,
-    /// Most connections at once
+    /// Most connections of agents at once
     #[arg(long, value_name = "NUMBER", default_value_t = 4096)]
     connections: usize,
     /// Size at which a file of the log is complete

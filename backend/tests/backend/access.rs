@@ -32,7 +32,7 @@ use crate::{
 pub struct Identity(KeyPair, String);
 
 /// By TLS, with a certificate or without.
-async fn secure(address: SocketAddr, root: &str, identity: Option<&Identity>) -> Channel {
+pub async fn secure(address: SocketAddr, root: &str, identity: Option<&Identity>) -> Channel {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(root.as_bytes()).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
@@ -66,7 +66,11 @@ fn key() -> (KeyPair, String) {
     (key, request.pem().unwrap())
 }
 
-async fn enrol(address: SocketAddr, dir: &Path, token: &str) -> Result<(EnrolResponse, Identity), Status> {
+pub async fn enrol(
+    address: SocketAddr,
+    dir: &Path,
+    token: &str,
+) -> Result<(EnrolResponse, Identity), Status> {
     let root = fs::read_to_string(dir.join("tls/ca.pem")).unwrap();
     let (key, csr_pem) = key();
     let request = EnrolRequest {

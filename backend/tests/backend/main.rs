@@ -11,3 +11,4 @@ mod full;
 mod many;
 mod process;
 mod resumed;
+mod strangers;
