@@ -37,9 +37,11 @@ impl Enrolment {
     }
 
     /// Gives what was signed to an agent, once it is written when that ends.
-    fn give(&self, agent_id: String, signed: Signed) -> Result<Response<EnrolResponse>, Status> {
+    async fn give(&self, agent_id: String, signed: Signed) -> Result<Response<EnrolResponse>, Status> {
         let Signed { certificate_pem, root_pem, expires } = signed;
-        let written = self.registry.certify(&agent_id, expires.saturating_mul(1_000_000_000));
+        let id = agent_id.clone();
+        let certify = move |registry: &Registry| registry.certify(&id, expires.saturating_mul(1_000_000_000));
+        let written = self.registry.aside(certify).await;
         written.map_err(|error| match error {
             AdmissionError::Registry(_) => Status::unavailable(error.to_string()),
             AdmissionError::Unknown(_) | AdmissionError::Revoked(_) => {
@@ -57,14 +59,16 @@ impl enrolment_server::Enrolment for Enrolment {
         let authority = self.authority()?;
         // Looked at before the token is used up.
         authority.sign(&csr_pem, "").map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let agent_id = self.registry.enrol(&token, &host, &version).map_err(|error| match error {
+        let of_host = host.clone();
+        let enrol = move |registry: &Registry| registry.enrol(&token, &of_host, &version);
+        let agent_id = self.registry.aside(enrol).await.map_err(|error| match error {
             TokenError::Unknown | TokenError::Expired => Status::permission_denied(error.to_string()),
             TokenError::Registry(_) => Status::unavailable(error.to_string()),
         })?;
         let signed =
             authority.sign(&csr_pem, &agent_id).map_err(|error| Status::internal(error.to_string()))?;
         tracing::info!("agent {agent_id} on {host:?} is enrolled");
-        self.give(agent_id, signed)
+        self.give(agent_id, signed).await
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<EnrolResponse>, Status> {
@@ -75,7 +79,7 @@ impl enrolment_server::Enrolment for Enrolment {
         })?;
         let signed = authority.sign(&request.into_inner().csr_pem, &agent_id);
         let signed = signed.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let response = self.give(agent_id.clone(), signed)?;
+        let response = self.give(agent_id.clone(), signed).await?;
         tracing::info!("the certificate of agent {agent_id} is renewed");
         Ok(response)
     }

@@ -237,12 +237,12 @@ async fn tend(
     tokio::pin!(end);
     loop {
         let ended = tokio::time::timeout(FLUSH, &mut end).await.is_ok();
-        let (registry, authority) = (Arc::clone(&registry), authority.clone());
-        let work = move || {
+        let authority = authority.clone();
+        let work = move |registry: &Registry| {
             let refreshed = authority.map_or(Ok(false), |authority| authority.refresh(&[]));
             (registry.flush(), refreshed)
         };
-        let (flushed, refreshed) = tokio::task::spawn_blocking(work).await?;
+        let (flushed, refreshed) = registry.aside(work).await;
         if let Err(error) = flushed {
             tracing::warn!("{error}");
         }

@@ -151,14 +151,16 @@ impl backend_server::Backend for Admin {
             )
         })?;
         let address = self.reached_by(authority)?;
-        let created = self.registry.create_token(Duration::from_nanos(request.into_inner().valid));
+        let valid = Duration::from_nanos(request.into_inner().valid);
+        let created = self.registry.aside(move |registry| registry.create_token(valid)).await;
         let (secret, expires) = created.map_err(|error| Status::unavailable(error.to_string()))?;
         let token = format!("{secret}.{}", authority.fingerprint());
         Ok(Response::new(CreateTokenResponse { token, expires, address }))
     }
 
     async fn revoke(&self, request: Request<RevokeRequest>) -> Result<Response<RevokeResponse>, Status> {
-        let revoked = self.registry.revoke(&request.into_inner().agent);
+        let agent = request.into_inner().agent;
+        let revoked = self.registry.aside(move |registry| registry.revoke(&agent)).await;
         revoked.map_err(|error| match error {
             AdmissionError::Unknown(id) => not_found(&FindError::Nobody(id)),
             other => Status::unavailable(other.to_string()),
@@ -180,8 +182,9 @@ impl backend_server::Backend for Admin {
         request: Request<SetConfigurationRequest>,
     ) -> Result<Response<SetConfigurationResponse>, Status> {
         let SetConfigurationRequest { agents, configuration_yaml, policies } = request.into_inner();
-        let set = self.registry.set_configuration(&agents, configuration_yaml, policies);
-        let version = set.map_err(|error| not_set(&error))?;
+        let set =
+            move |registry: &Registry| registry.set_configuration(&agents, configuration_yaml, policies);
+        let version = self.registry.aside(set).await.map_err(|error| not_set(&error))?;
         tracing::info!("configuration {version} is set");
         Ok(Response::new(SetConfigurationResponse { version }))
     }
@@ -203,7 +206,8 @@ impl backend_server::Backend for Admin {
         &self,
         request: Request<ClearConfigurationRequest>,
     ) -> Result<Response<ClearConfigurationResponse>, Status> {
-        let cleared = self.registry.clear_configuration(&request.into_inner().agents);
+        let agents = request.into_inner().agents;
+        let cleared = self.registry.aside(move |registry| registry.clear_configuration(&agents)).await;
         cleared.map_err(|error| not_set(&error))?;
         Ok(Response::new(ClearConfigurationResponse {}))
     }

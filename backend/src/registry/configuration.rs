@@ -179,6 +179,7 @@ impl Registry {
         let policies: Vec<_> =
             policies.into_iter().map(|WatchPolicy { name, yaml }| Policy { name, yaml }).collect();
         let hash = hex(&digest::digest(&digest::SHA256, &json(&(&yaml, &policies))).as_ref()[..4]);
+        let _writing = locks::lock(&self.writing);
         let configuration = self.write(|transaction| {
             let mut numbers = transaction.open_table(NUMBER)?;
             let number = numbers.get(())?.map_or(0, |number| number.value()) + 1;
@@ -203,6 +204,7 @@ impl Registry {
     /// When there is no such agent, or it cannot be written.
     pub fn clear_configuration(&self, agents: &[String]) -> Result<(), ConfigurationError> {
         self.know(agents)?;
+        let _writing = locks::lock(&self.writing);
         self.write(|transaction| {
             let mut table = transaction.open_table(CONFIGURATIONS)?;
             Ok(scopes(agents).try_for_each(|scope| table.remove(scope).map(drop))?)

@@ -9,8 +9,10 @@ mod session;
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    future::pending,
+    panic::resume_unwind,
     path::{Path, PathBuf},
-    sync::RwLock,
+    sync::{Arc, Mutex, RwLock},
     time::Duration,
 };
 
@@ -106,10 +108,13 @@ pub enum AdmissionError {
     Registry(String),
 }
 
-/// See the head of this module.
+/// See the head of this module. What writes waits for the disk: on a runtime it is called by [`Registry::aside`].
 pub struct Registry {
     path: PathBuf,
     database: Database,
+    /// Held from when something is read to be changed until that is written and in memory, so that no change is undone by
+    /// another. The locks of what is in memory are never held over a write: all that agents do needs them.
+    writing: Mutex<()>,
     agents: RwLock<BTreeMap<String, Agent>>,
     sessions: Sessions,
     configurations: Configurations,
@@ -170,7 +175,21 @@ impl Registry {
         let (database, agents, configurations) =
             opened.map_err(|error| RegistryError { path: path.clone(), error })?;
         let (agents, sessions) = (RwLock::new(agents), Sessions::default());
-        Ok(Self { path, database, agents, sessions, configurations })
+        Ok(Self { path, database, writing: Mutex::default(), agents, sessions, configurations })
+    }
+
+    /// Does something that waits for the disk on a thread where nobody else waits.
+    pub async fn aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
+        let registry = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || work(&registry)).await {
+            Ok(value) => value,
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            // The runtime ends, and with it who waits here.
+            Err(_) => pending().await,
+        }
     }
 
     /// A new secret for a token, and when it ends, in nanoseconds since 1970. It is good for one agent.
@@ -223,13 +242,10 @@ impl Registry {
     /// # Errors
     /// When there is no such agent, or it cannot be written.
     pub fn revoke(&self, id: &str) -> Result<(), AdmissionError> {
-        let mut agents = locks::write(&self.agents);
-        let agent = agents.get_mut(id).ok_or_else(|| AdmissionError::Unknown(id.to_owned()))?;
-        let revoked = Agent { revoked: now(), ..agent.clone() };
-        let written = self.write(|transaction| put(transaction, id, &revoked));
-        written.map_err(|error| AdmissionError::Registry(error.to_string()))?;
-        *agent = revoked;
-        drop(agents);
+        self.change(id, |agent| {
+            agent.revoked = now();
+            Ok(())
+        })?;
         self.sessions.end(id, End::Revoked);
         Ok(())
     }
@@ -239,14 +255,29 @@ impl Registry {
     /// # Errors
     /// When there is no such agent, it was revoked, or it cannot be written.
     pub fn certify(&self, id: &str, ends: u64) -> Result<(), AdmissionError> {
-        let mut agents = locks::write(&self.agents);
-        let agent = agents.get_mut(id).ok_or_else(|| AdmissionError::Unknown(id.to_owned()))?;
-        if agent.revoked > 0 {
-            return Err(AdmissionError::Revoked(id.to_owned()));
-        }
-        agent.certificate_ends = ends;
-        let written = self.write(|transaction| put(transaction, id, agent));
-        written.map_err(|error| AdmissionError::Registry(error.to_string()))
+        self.change(id, |agent| {
+            if agent.revoked > 0 {
+                return Err(AdmissionError::Revoked(id.to_owned()));
+            }
+            agent.certificate_ends = ends;
+            Ok(())
+        })
+    }
+
+    /// Changes what is known of an agent: first on the disk, then in memory.
+    fn change(
+        &self,
+        id: &str,
+        change: impl Fn(&mut Agent) -> Result<(), AdmissionError>,
+    ) -> Result<(), AdmissionError> {
+        let _writing = locks::lock(&self.writing);
+        let found = locks::read(&self.agents).get(id).cloned();
+        let mut agent = found.ok_or_else(|| AdmissionError::Unknown(id.to_owned()))?;
+        change(&mut agent)?;
+        let written = self.write(|transaction| put(transaction, id, &agent));
+        written.map_err(|error| AdmissionError::Registry(error.to_string()))?;
+        // Not what was written: it may have sent something meanwhile.
+        locks::write(&self.agents).get_mut(id).map_or(Ok(()), change)
     }
 
     /// The ID of the one agent that is meant: by its ID, the beginning of that, or the name of its host.
@@ -294,7 +325,8 @@ impl Registry {
     /// # Errors
     /// When it cannot be written.
     pub fn flush(&self) -> Result<(), RegistryError> {
-        let agents = locks::read(&self.agents);
+        let _writing = locks::lock(&self.writing);
+        let agents = locks::read(&self.agents).clone();
         self.write(|transaction| agents.iter().try_for_each(|(id, agent)| put(transaction, id, agent)))
     }
 
@@ -319,7 +351,11 @@ fn shortened(text: &str) -> String {
 
 fn put(transaction: &redb::WriteTransaction, id: &str, agent: &Agent) -> Result<(), redb::Error> {
     let json = serde_json::to_vec(agent).expect("an agent has a JSON form");
-    transaction.open_table(AGENTS)?.insert(id, json.as_slice())?;
+    let mut table = transaction.open_table(AGENTS)?;
+    let is_known = table.get(id)?.is_some_and(|row| row.value() == json);
+    if !is_known {
+        table.insert(id, json.as_slice())?;
+    }
     Ok(())
 }
 

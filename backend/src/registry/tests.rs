@@ -107,3 +107,61 @@ fn a_registry_that_is_damaged_is_told_with_what_to_do() {
     let error = Registry::open(dir.path()).err().unwrap().to_string();
     assert!(error.contains("registry.redb") && error.contains("enrolled again"), "{error}");
 }
+
+#[tokio::test]
+async fn a_disk_that_stands_still_makes_only_those_wait_who_write() {
+    let (dir, registry) = registry();
+    for id in ["a", "b"] {
+        registry.admit(id, "h", "1", true, Kind::Publishing).unwrap();
+    }
+    // Nothing can be written as long as this is open.
+    let held = registry.database.begin_write().unwrap();
+    let works: [fn(&Registry); 5] = [
+        |registry| registry.flush().unwrap(),
+        |registry| registry.revoke("a").unwrap(),
+        |registry| registry.certify("b", 1).unwrap(),
+        |registry| drop(registry.create_token(HOUR).unwrap()),
+        |registry| registry.clear_configuration(&[]).unwrap(),
+    ];
+    let writers = works.map(|work| {
+        let registry = Arc::clone(&registry);
+        tokio::spawn(async move { registry.aside(work).await })
+    });
+    // On the one thread of this runtime: agents come, send and are listed meanwhile.
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_millis(200) {
+        let session = registry.admit("b", "h", "1", false, Kind::Publishing).unwrap();
+        session.note(|agent| agent.lag += 1);
+        assert_eq!(registry.agents().len(), 2);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(writers.iter().all(|writer| !writer.is_finished()));
+    held.abort().unwrap();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    registry.flush().unwrap();
+    // None of them has undone what another did.
+    let expected = registry.agents();
+    drop(registry);
+    assert_eq!(Registry::open(dir.path()).unwrap().agents(), expected);
+    assert!(expected[0].1.revoked > 0);
+    assert!(expected[1].1.certificate_ends == 1 && expected[1].1.lag > 10, "{:?}", expected[1]);
+}
+
+#[test]
+fn a_revocation_is_not_undone_by_what_is_written_at_the_same_time() {
+    let (dir, registry) = registry();
+    let ids: Vec<_> = (0..20).map(|number| format!("agent-{number}")).collect();
+    for id in &ids {
+        registry.admit(id, "h", "1", true, Kind::Publishing).unwrap();
+    }
+    std::thread::scope(|scope| {
+        let flushing = scope.spawn(|| (0..40).for_each(|_| registry.flush().unwrap()));
+        ids.iter().for_each(|id| registry.revoke(id).unwrap());
+        flushing.join().unwrap();
+    });
+    drop(registry);
+    let found = Registry::open(dir.path()).unwrap().agents();
+    assert!(found.iter().all(|(_, agent, _)| agent.revoked > 0), "{found:?}");
+}
