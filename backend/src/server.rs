@@ -1,8 +1,10 @@
 //! The running backend: what agents connect to, its socket for the subcommands, and its health.
 
 use std::{
-    fs, io,
+    fs::{self, DirBuilder},
+    io,
     net::SocketAddr,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -104,6 +106,7 @@ pub async fn start(settings: Settings) -> Result<Running> {
         health.is_none_or(|address| address.ip().is_loopback()),
         "health is only told on loopback; give --health an address such as 127.0.0.1:4318"
     );
+    private(&dir).with_context(|| format!("cannot keep others out of {}", dir.display()))?;
     let store = Arc::new(Store::open(&dir, limits)?);
     let registry = Arc::new(Registry::open(&dir)?);
     let own = tls_dir(&dir);
@@ -180,9 +183,20 @@ pub async fn start(settings: Settings) -> Result<Running> {
     Ok(Running { address, store, registry, stop, tasks })
 }
 
-/// Only this user may ask: the data directory has events of all hosts.
+/// Makes the data directory, or takes it from others where it was made by somebody else: events of all hosts are for their
+/// owner alone.
+fn private(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let mode = fs::metadata(dir)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        tracing::warn!("{} had mode {:o}; it is for its owner alone now", dir.display(), mode & 0o777);
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Only this user may ask. Nobody else gets to the socket before its mode is set, as the data directory is [`private`].
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    use std::os::unix::fs::PermissionsExt as _;
     // The lock of the data directory is held: whoever had the socket is gone.
     let _not_there = fs::remove_file(path);
     let listener = UnixListener::bind(path)?;

@@ -18,6 +18,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use nightjar_proto::backend::v1::{CreateTokenRequest, CreateTokenResponse, RevokeRequest};
+use rustix::{fs::Mode, process::umask};
 use tracing_subscriber::EnvFilter;
 
 use crate::{ca, hour::nanoseconds, server};
@@ -89,6 +90,8 @@ enum Command {
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
+    // All that is made is for its owner alone, whatever the shell or the service manager says. Before there are threads.
+    umask(Mode::RWXG | Mode::RWXO);
     let filter = EnvFilter::try_from_env("NIGHTJAR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let colour = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(io::stderr).init();

@@ -9,6 +9,7 @@ mod crash;
 mod events;
 mod full;
 mod many;
+mod modes;
 mod process;
 mod resumed;
 mod strangers;
