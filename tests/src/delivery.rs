@@ -1,7 +1,7 @@
 //! A real backend, and what feeds it with events of which each is known.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -14,12 +14,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{os, run::feeder_path};
+use crate::{agent::nightjar_path, os, run::feeder_path};
 
 /// How long a backend may take to be there, and what was made to be in it.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// `nightjar-backend serve --plaintext`, which can be killed and started again.
+/// `nightjar-backend serve`, which can be killed and started again.
 #[derive(Debug)]
 pub struct Backend {
     /// Where it listens.
@@ -27,6 +27,7 @@ pub struct Backend {
     /// Its data directory.
     pub data: PathBuf,
     args: Vec<String>,
+    plaintext: bool,
     child: Option<Child>,
 }
 
@@ -35,8 +36,9 @@ pub struct Backend {
 pub struct Feeder {
     /// Its state directory.
     pub state: PathBuf,
+    /// Where it finds the backend.
+    pub url: String,
     log: PathBuf,
-    url: String,
     args: Vec<String>,
     child: Option<Child>,
 }
@@ -96,21 +98,41 @@ pub fn free_address() -> SocketAddr {
 impl Backend {
     /// Starts one on a port of its own, without TLS.
     pub fn start(data: &Path, args: &[&str]) -> Self {
+        Self::start_at(free_address(), true, data, args)
+    }
+
+    /// The same with TLS: agents must be enrolled.
+    pub fn start_secure(data: &Path, args: &[&str]) -> Self {
+        Self::start_at(free_address(), false, data, args)
+    }
+
+    /// The same where another one was.
+    pub fn start_at(address: SocketAddr, plaintext: bool, data: &Path, args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut backend = Self { address: free_address(), data: data.to_owned(), args, child: None };
+        let mut backend = Self { address, data: data.to_owned(), args, plaintext, child: None };
         backend.again();
         backend
     }
 
     /// Where agents find it.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", if self.plaintext { "http" } else { "https" }, self.address)
+    }
+
+    /// Certificate, key and root of an agent that is enrolled here, as `nightjar enrol` leaves them.
+    pub fn enrol(&self, state: &Path) {
+        let token = self.says(&["token"]);
+        let mut command = Command::new(nightjar_path());
+        command.args(["enrol", "--backend", &self.url(), "--state"]).arg(state).arg(token.trim());
+        let output = command.stdin(Stdio::null()).output().expect("a program");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Starts it again after it was killed.
     pub fn again(&mut self) {
         let address = self.address.to_string();
-        let mut command = backend_command(&self.data, &["serve", "--plaintext", "--listen", &address]);
+        let mut command = backend_command(&self.data, &["serve", "--listen", &address]);
+        command.args(self.plaintext.then_some("--plaintext"));
         self.child = Some(command.args(&self.args).spawn().expect("a backend"));
         let start = Instant::now();
         while TcpStream::connect(self.address).is_err() {
@@ -197,6 +219,28 @@ impl Drop for Backend {
     }
 }
 
+/// All that was made is stored or was told as lost, nothing is there twice, no gap is without an explanation. Gives how
+/// many were told as lost.
+#[track_caller]
+pub fn expect_all(name: &str, backend: &Backend, feeder: &Feeder) -> u64 {
+    let made = feeder.made();
+    let counts = backend.await_all(made.len() as u64);
+    let stored = backend.stored();
+    let twice = stored.events.values().filter(|times| **times > 1).count();
+    println!(
+        "{name:40} made {:8}  stored {:8}  lost and told {:6}  twice {twice}",
+        made.len(),
+        stored.events.len(),
+        counts.told_lost
+    );
+    let made: BTreeSet<u64> = made.into_iter().map(|(number, _)| number).collect();
+    let foreign = stored.events.keys().filter(|number| !made.contains(number)).count();
+    assert_eq!((twice, foreign), (0, 0), "{name}: stored twice, and never made");
+    assert_eq!(stored.events.len() as u64 + counts.told_lost, made.len() as u64, "{name}");
+    assert_eq!(counts.missing, 0, "{name}: gaps without an explanation: {}", backend.says(&["gaps"]));
+    counts.told_lost
+}
+
 /// Of `2026-11-22T22:13:37.239948283Z`.
 fn nanoseconds(time: &str) -> u64 {
     let number = |range: std::ops::Range<usize>| time[range].parse::<i64>().expect("digits");
@@ -213,11 +257,14 @@ fn nanoseconds(time: &str) -> u64 {
 // === impl Feeder ===
 
 impl Feeder {
-    /// One that delivers to a URL from below a folder; it does not run yet.
-    pub fn new(folder: &TempDir, url: &str, args: &[&str]) -> Self {
+    /// One that delivers to a backend from below a folder, where it is enrolled if need be; it does not run yet.
+    pub fn new(folder: &TempDir, backend: &Backend, args: &[&str]) -> Self {
         let (state, log) = (folder.path().join("agent"), folder.path().join("made"));
+        if !backend.plaintext {
+            backend.enrol(&state);
+        }
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Self { state, log, url: url.to_owned(), args, child: None }
+        Self { state, url: backend.url(), log, args, child: None }
     }
 
     /// Starts the next life. Numbers go on where those of the last one ended.

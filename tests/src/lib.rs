@@ -24,6 +24,7 @@ mod event;
 mod files;
 mod netns;
 mod os;
+mod relay;
 mod requirements;
 mod run;
 mod schema;
@@ -35,13 +36,16 @@ mod watched;
 
 pub use agent::{Agent, Summary, instance, nightjar, nightjar_path, programs_of, socket_of, status_of};
 pub use cgroup::{Cgroup, cgroup_hierarchy};
-pub use delivery::{Backend, Counts, Feeder, Stored, backend_command, backend_path, free_address};
+pub use delivery::{
+    Backend, Counts, Feeder, Stored, backend_command, backend_path, expect_all, free_address,
+};
 pub use event::{
     Event, Expect, Expected, credentials, exec, exec_failed, exit, file, fits, fork, loss, network,
 };
 pub use files::{copy_of, folder_for_all, make_executable, remove_cgroup};
 pub use netns::{Host, Hosts};
 pub use os::{Ended, PseudoTerminal, await_exit, set_file_capabilities, status_of_wait};
+pub use relay::Relay;
 pub use requirements::{missing_for_kernel_tests, skip};
 pub use run::{
     Ran, Run, Running, TRUE, feeder_path, quiet, rawfile_path, rawnet_path, run, workload, workload_path,

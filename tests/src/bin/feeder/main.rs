@@ -22,6 +22,7 @@ use nightjar_proto::v1::{
 };
 use prost::Message as _;
 use prost_types::Timestamp;
+use serde_json::json;
 
 /// How often events are made.
 const TICK: Duration = Duration::from_millis(2);
@@ -33,7 +34,7 @@ const DRAIN: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// URL of the backend
+    /// URL of the backend; with https:// the identity is taken from the state directory
     #[arg(long)]
     backend: String,
     /// State directory
@@ -97,7 +98,11 @@ fn main() -> Result<()> {
     delivery.close();
     drop(linked);
     let lost: u64 = status.lost.iter().map(|drops| drops.count).sum();
-    println!("{{\"events\":{},\"lost\":{lost},\"state\":{:?}}}", status.events, status.state);
+    let Status { events, acknowledged, waiting, state, error, .. } = status;
+    let said = json!({
+        "events": events, "acknowledged": acknowledged, "waiting": waiting, "lost": lost, "state": state, "error": error,
+    });
+    println!("{said}");
     Ok(())
 }
 
