@@ -101,6 +101,10 @@ fn agent_and_backend_do_as_their_page_says() {
     let said = expect_page("run-with-backend.md");
     assert!(said.contains("/usr/bin/id"), "an event from the store: {said}");
     assert!(said.contains("connected to https://127.0.0.1:4317"), "the delivery after the outage: {said}");
+    let of_the_outage = said.lines().filter(|line| line.contains("/usr/bin/id -un")).count();
+    assert_eq!(of_the_outage, 1, "an event of the outage, once: {said}");
+    let is_gap = |line: &&str| line.split_whitespace().any(|word| word == "critical" || word == "bulk");
+    assert_eq!(said.lines().find(is_gap), None, "a gap: {said}");
     assert!(said.contains("applied"), "the answer to a configuration: {said}");
     assert!(said.contains("revoked"), "the end of the agent: {said}");
 }
