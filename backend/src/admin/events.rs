@@ -28,7 +28,8 @@ pub fn wanted(request: &EventsRequest) -> Wanted {
     }
 }
 
-/// Sends what a cursor finds, and goes on if asked for. Ends when nobody listens.
+/// Sends what a cursor finds, and goes on if asked for. Ends when nobody listens. What cannot be read is told and passed
+/// over.
 pub async fn send(mut cursor: Cursor, follow: bool, mut committed: watch::Receiver<u64>, events: Events) {
     loop {
         committed.mark_unchanged();
@@ -48,27 +49,32 @@ pub async fn send(mut cursor: Cursor, follow: bool, mut committed: watch::Receiv
 }
 
 fn read(cursor: &mut Cursor, to: &Events) -> ControlFlow<()> {
-    let mut message = EventsResponse::default();
-    let mut bytes = 0;
-    let send = |message: EventsResponse| match to.blocking_send(Ok(message)) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(_) => ControlFlow::Break(()),
-    };
-    let mut take = |event: Bytes| {
-        bytes += event.len();
-        message.events.push(event);
-        if bytes < MESSAGE {
-            return ControlFlow::Continue(());
+    loop {
+        let mut message = EventsResponse::default();
+        let mut bytes = 0;
+        let send = |message: EventsResponse| match to.blocking_send(Ok(message)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        };
+        let mut take = |event: Bytes| {
+            bytes += event.len();
+            message.events.push(event);
+            if bytes < MESSAGE {
+                return ControlFlow::Continue(());
+            }
+            bytes = 0;
+            send(std::mem::take(&mut message))
+        };
+        let result = cursor.read(&mut take);
+        if let Err(error) = &result {
+            message.unreadable = error.to_string();
         }
-        bytes = 0;
-        send(std::mem::take(&mut message))
-    };
-    let result = cursor.read(&mut take);
-    if !message.events.is_empty() && send(message).is_break() {
-        return ControlFlow::Break(());
+        if (!message.events.is_empty() || result.is_err()) && send(message).is_break() {
+            return ControlFlow::Break(());
+        }
+        // After an error what follows is still to be read.
+        if let Ok(result) = result {
+            return result;
+        }
     }
-    result.unwrap_or_else(|error| {
-        let _gone = to.blocking_send(Err(Status::data_loss(error.to_string())));
-        ControlFlow::Break(())
-    })
 }

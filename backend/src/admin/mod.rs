@@ -3,7 +3,7 @@
 mod counts;
 mod events;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use nightjar_proto::{
     backend::v1::{
@@ -28,6 +28,7 @@ use crate::{
     registry::{AdmissionError, Agent, FindError, Registry, configuration::ConfigurationError},
     store::{
         Store,
+        damage::Damage,
         index::{Gap, Index, Position, Stream},
     },
     tails::{Tail, TailError, Tails},
@@ -109,7 +110,11 @@ impl backend_server::Backend for Admin {
     async fn list_gaps(&self, _: Request<ListGapsRequest>) -> Result<Response<ListGapsResponse>, Status> {
         let index = locks::read(&self.store.state().index);
         let gaps = index.iter().flat_map(|(stream, position)| position.rows().map(|row| gap(stream, row)));
-        Ok(Response::new(ListGapsResponse { gaps: gaps.collect() }))
+        let mut gaps: Vec<_> = gaps.collect();
+        drop(index);
+        let state = self.store.state();
+        gaps.extend(locks::lock(&state.damages).values().map(|damage| damage_row(&state.dir, damage)));
+        Ok(Response::new(ListGapsResponse { gaps }))
     }
 
     async fn list_agents(
@@ -259,6 +264,14 @@ fn gap(stream: &Stream, gap: &Gap) -> api::Gap {
         first_time: gap.first_time,
         last_time: gap.last_time,
     }
+}
+
+/// A file that was damaged has batches of many agents.
+fn damage_row(dir: &Path, damage: &Damage) -> api::Gap {
+    let file = damage.path.strip_prefix(dir).unwrap_or(&damage.path).display();
+    let Damage { hour, events, noticed, .. } = damage;
+    let reason = format!("a file of the backend is damaged: {file}, of batches that came at {hour}");
+    api::Gap { since: *noticed, reason, events: *events, ..api::Gap::default() }
 }
 
 fn not_found(error: &FindError) -> Status {

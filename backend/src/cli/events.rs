@@ -2,10 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use nightjar_proto::backend::v1::{EventsRequest, TailRequest};
-use nightjar_show::profile::Profile;
+use nightjar_show::{compact::shown, profile::Profile};
 
 use super::{
     client::{connect, told},
@@ -74,7 +74,8 @@ pub struct Tail {
 /// Prints stored events.
 ///
 /// # Errors
-/// When the expression is wrong, or the backend cannot be asked.
+/// When the expression is wrong, the backend cannot be asked, or it could not read all that there is: then what it could is
+/// printed all the same.
 pub async fn events(dir: &Path, arguments: Arguments) -> Result<()> {
     let mut printer = Printer::new(
         arguments.output,
@@ -102,18 +103,26 @@ pub async fn events(dir: &Path, arguments: Arguments) -> Result<()> {
     let mut stream = client.events(request).await.map_err(told)?.into_inner();
     let end = interrupted();
     tokio::pin!(end);
+    let mut unreadable = 0;
     loop {
         let message = tokio::select! {
             message = stream.message() => message.map_err(told)?,
             ended = &mut end => { ended?; break }
         };
         let Some(message) = message else { break };
+        if !message.unreadable.is_empty() {
+            unreadable += 1;
+            eprintln!("nightjar-backend: {}", shown(&message.unreadable));
+        }
         if printer.write(message.events)?.is_break() {
             break;
         }
     }
     printer.finish();
-    Ok(())
+    match unreadable {
+        0 => Ok(()),
+        files => bail!("{files} files are damaged, and what was in them is not shown; gaps lists them"),
+    }
 }
 
 /// Prints what an agent sees.

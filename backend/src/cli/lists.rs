@@ -196,7 +196,8 @@ pub async fn gaps(dir: &Path, as_json: bool) -> Result<()> {
             continue;
         }
         let (batches, events, reason) = (batches(&gap), events(&gap), reason(&gap));
-        table.row([gap.agent, gap.boot, lane, batches, events, ago(gap.since), reason]);
+        let all = |name: String| if name.is_empty() { "-".to_owned() } else { name };
+        table.row([all(gap.agent), all(gap.boot), lane, batches, events, ago(gap.since), reason]);
     }
     if !as_json {
         print!("{}", table.render());
@@ -253,6 +254,7 @@ fn lane(number: i32) -> String {
     match Lane::try_from(number) {
         Ok(Lane::Critical) => "critical".to_owned(),
         Ok(Lane::Bulk) => "bulk".to_owned(),
+        Ok(Lane::Unspecified) => "-".to_owned(),
         _ => number.to_string(),
     }
 }

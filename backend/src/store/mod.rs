@@ -11,6 +11,7 @@
 //! (`seal`), which takes its place. Readers (`query`) go through both.
 
 mod columns;
+pub mod damage;
 pub mod index;
 mod open;
 pub mod partition;

@@ -6,7 +6,7 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, RwLock},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::{
     EVENTS, WAL,
+    damage::{Damage, ENDING},
     index::Index,
     partition::{self, Partition, PartitionError},
     record::Record,
@@ -60,10 +61,11 @@ pub fn open(dir: &Path) -> Result<(State, File, u64), OpenError> {
 
     let counters = Counters::default();
     let files = |dir: &Path| list(dir).map_err(failed(dir));
-    let mut logs = BTreeMap::new();
+    let (mut logs, mut damaged) = (BTreeMap::new(), Vec::new());
     for path in files(&dir.join(WAL))? {
         match segment::name_of(&path) {
             Some((number, _)) if path.is_file() => drop(logs.insert(number, path)),
+            None if Damage::of(&path).is_some() => damaged.push(path),
             _ => foreign(&path, &counters),
         }
     }
@@ -76,7 +78,9 @@ pub fn open(dir: &Path) -> Result<(State, File, u64), OpenError> {
             if path.extension().is_some_and(|extension| extension == "tmp") {
                 // It never got its name: the log still has all that is in it.
                 let _stays_without_harm = fs::remove_file(&path);
-            } else if path.extension().is_none_or(|extension| extension != "damaged") {
+            } else if Damage::of(&path).is_some() {
+                damaged.push(path);
+            } else {
                 foreign(&path, &counters);
             }
             continue;
@@ -88,7 +92,12 @@ pub fn open(dir: &Path) -> Result<(State, File, u64), OpenError> {
                 index.extend(known);
             }
             Err(PartitionError::Io { path, error }) => return Err(OpenError::Io { path, error }),
-            Err(error) => put_aside(&path, &error, logs.range(first..=last).next().is_some(), &counters),
+            Err(error) if (first..=last).all(|number| logs.contains_key(&number)) => {
+                count(&counters.damaged_partitions, 1);
+                tracing::warn!("{error}; the log still has its events, and it is made again");
+                let _made_again = fs::remove_file(&path);
+            }
+            Err(error) => damaged.extend(put_aside(&path, &error, &counters)),
         }
     }
     catalog.partitions.sort_by_key(|partition| partition.first);
@@ -113,10 +122,14 @@ pub fn open(dir: &Path) -> Result<(State, File, u64), OpenError> {
         dir: dir.to_owned(),
         catalog: RwLock::new(catalog),
         index: RwLock::new(known.index),
+        damages: Mutex::default(),
         condition: watch::Sender::new(Condition::Ready),
         committed: watch::Sender::new(0),
         counters,
     };
+    for path in &damaged {
+        state.list_damage(path);
+    }
     Ok((state, lock, next_number))
 }
 
@@ -153,15 +166,13 @@ fn foreign(path: &Path, counters: &Counters) {
     tracing::warn!("{} is not of this program, and is left alone", path.display());
 }
 
-fn put_aside(path: &Path, error: &PartitionError, log_is_there: bool, counters: &Counters) {
+/// Gives it another name, by which it is listed. It may have that of one that was found before to be damaged in part.
+fn put_aside(path: &Path, error: &PartitionError, counters: &Counters) -> Option<PathBuf> {
     count(&counters.damaged_partitions, 1);
-    if log_is_there {
-        tracing::warn!("{error}; the log still has its events, and it is made again");
-        let _made_again = fs::remove_file(path);
-    } else {
-        tracing::error!("{error}; it is put aside as .damaged, and its events are lost");
-        let _stays = fs::rename(path, path.with_extension("damaged"));
-    }
+    tracing::error!("{error}; it is put aside as .damaged, its events are lost, and gaps lists it");
+    let aside = path.with_extension(ENDING);
+    let renamed = fs::rename(path, &aside);
+    renamed.inspect_err(|error| tracing::error!("{}: {error}", path.display())).ok().map(|()| aside)
 }
 
 fn parquet_files(

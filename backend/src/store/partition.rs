@@ -21,7 +21,10 @@ use bytes::Bytes;
 use parquet::{
     arrow::{
         ArrowWriter, ProjectionMask,
-        arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter},
+        arrow_reader::{
+            ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+            RowFilter,
+        },
     },
     errors::ParquetError,
     file::metadata::KeyValue,
@@ -121,12 +124,13 @@ impl PartitionWriter {
         Ok(Self { dir, path, temporary, hour, range: (first, last), writer, columns, times, rows: 0 })
     }
 
-    /// Adds the events of a batch in that file of the log.
+    /// Adds the events of a batch in that file of the log, and gives their number.
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn add(&mut self, log: u64, stored: &Stored) -> Result<(), PartitionError> {
-        let Some(batch) = &stored.batch else { return Ok(()) };
+    pub fn add(&mut self, log: u64, stored: &Stored) -> Result<u64, PartitionError> {
+        let Some(batch) = &stored.batch else { return Ok(0) };
+        let before = self.rows;
         let result = check::each_event(batch, |event| {
             let time = self.columns.push(log, batch, event);
             self.times = (self.times.0.min(time), self.times.1.max(time));
@@ -137,7 +141,10 @@ impl PartitionWriter {
             // It was whole when it came, and its checksum is right.
             tracing::error!("batch {} of {} cannot be read again: {error}", batch.sequence, batch.agent_id);
         }
-        if self.columns.is_full() { self.group() } else { Ok(()) }
+        if self.columns.is_full() {
+            self.group()?;
+        }
+        Ok(self.rows - before)
     }
 
     /// Completes the file and gives it its name; it is durable when this returns.
@@ -219,7 +226,8 @@ impl Partition {
     /// `after` are passed over.
     ///
     /// # Errors
-    /// When it cannot be read. That it was dropped meanwhile is no error.
+    /// When it cannot be read, or some row groups cannot; the others are handed over all the same. That it was dropped
+    /// meanwhile is no error.
     pub fn read(
         &self,
         after: u64,
@@ -234,7 +242,20 @@ impl Partition {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ControlFlow::Continue(())),
             Err(error) => return Err(PartitionError::Io { path: self.path.clone(), error }),
         };
-        read_file(file, after, wanted, take).map_err(|error| wrong(&self.path, error))
+        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new());
+        let metadata = metadata.map_err(|error| wrong(&self.path, error))?;
+        let mut failed = None;
+        for group in 0..metadata.metadata().num_row_groups() {
+            let file =
+                file.try_clone().map_err(|error| PartitionError::Io { path: self.path.clone(), error })?;
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone());
+            match read_groups(builder.with_row_groups(vec![group]), after, wanted, take) {
+                Ok(ControlFlow::Break(())) => return Ok(ControlFlow::Break(())),
+                Ok(ControlFlow::Continue(())) => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(ControlFlow::Continue(())), |error| Err(wrong(&self.path, error)))
     }
 
     /// Takes it off the disk.
@@ -296,13 +317,12 @@ impl<'a> Rows<'a> {
     }
 }
 
-fn read_file(
-    file: File,
+fn read_groups(
+    builder: ParquetRecordBatchReaderBuilder<File>,
     after: u64,
     wanted: &Wanted,
     take: &mut dyn FnMut(Bytes) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, ParquetError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let mask = |names: &[&str]| ProjectionMask::columns(builder.parquet_schema(), names.iter().copied());
     let judged = mask(&["time", "kind", "host", "agent", "log"]);
     let shown = mask(&["time", "kind", "host", "schema", "id", "process", "parent", "rest"]);

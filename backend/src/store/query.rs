@@ -31,6 +31,16 @@ pub enum QueryError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// A part of a file of the log is not as it was written. All else in it was handed over.
+    #[error(
+        "file {number} of the log has {bytes} bytes that are not as they were written; their events are lost"
+    )]
+    Damaged {
+        /// Its number.
+        number: u64,
+        /// How many.
+        bytes: u64,
+    },
 }
 
 /// Takes an encoded event, and says whether it wants more.
@@ -69,7 +79,7 @@ impl Cursor {
     /// Hands over all that there is now and was not handed over before.
     ///
     /// # Errors
-    /// When a file cannot be read. It is passed over by the next call.
+    /// When a file, or a part of it, cannot be read. What follows is handed over by the next call.
     pub fn read(&mut self, take: &mut Take<'_>) -> Result<ControlFlow<()>, QueryError> {
         loop {
             if self.reading.is_some() {
@@ -99,7 +109,11 @@ impl Cursor {
         for partition in &catalog.partitions {
             if partition.last > self.done {
                 let after = std::mem::replace(&mut self.done, partition.last);
-                if partition.read(after, &self.wanted, take)?.is_break() {
+                let read = partition.read(after, &self.wanted, take);
+                if matches!(read, Err(PartitionError::Damaged { .. })) {
+                    self.state.note_unreadable(partition.path());
+                }
+                if read?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -114,18 +128,27 @@ impl Cursor {
         // Asked before the end is: what is sealed does not grow any more.
         let sealed = segment.is_sealed();
         let end = segment.end();
-        while let Some(record) = reader.next(end).map_err(|error| QueryError::Log { number, error })? {
-            if let Record::Batch(stored) = record
-                && hand_over(&stored, &self.wanted, take).is_break()
-            {
-                return Ok(ControlFlow::Break(()));
+        let result = loop {
+            match reader.next(end) {
+                Ok(Some(Record::Batch(stored))) => {
+                    if hand_over(&stored, &self.wanted, take).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok(Some(Record::Checkpoint(_))) => {}
+                Ok(None) => break Ok(ControlFlow::Continue(())),
+                Err(error) => break Err(QueryError::Log { number, error }),
             }
-        }
-        if sealed {
+        };
+        let bytes = reader.damaged() + (end - reader.whole().min(end));
+        if sealed || result.is_err() {
             self.done = number;
             self.reading = None;
+            if bytes > 0 {
+                return result.and(Err(QueryError::Damaged { number, bytes }));
+            }
         }
-        Ok(ControlFlow::Continue(()))
+        result
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A Parquet file has the numbers of the files that it was made of in its name, and gets the name in one step when it is
 //! durable. From then on these files count no more, whether they could be removed or not: so a crash at any point leaves
-//! each event in one place.
+//! each event in one place. A file of the log of which a part has changed on the disk becomes Parquet without that part,
+//! and is kept aside ([`super::damage`]).
 
 use std::{
     collections::BTreeSet,
@@ -15,6 +16,7 @@ use std::{
 
 use super::{
     EVENTS, Limits,
+    damage::Damage,
     index::Stream,
     partition::{Partition, PartitionError, PartitionWriter},
     record::Record,
@@ -111,17 +113,38 @@ fn write(
     let mut streams = BTreeSet::new();
     for segment in segments {
         let mut reader = segment.read(0);
+        let mut added = 0;
         let failed = |error| PartitionError::Io { path: state.dir.join(super::WAL), error };
         while let Some(record) = reader.next(segment.end()).map_err(failed)? {
             if let Record::Batch(stored) = record {
                 streams.extend(stored.batch.as_ref().map(Stream::of));
-                writer.add(segment.number, &stored)?;
+                added += writer.add(segment.number, &stored)?;
             }
+        }
+        let damaged = reader.damaged() + (segment.end() - reader.whole());
+        let lost = segment.events().saturating_sub(added);
+        if damaged > 0 || lost > 0 {
+            // Before the Parquet file has its name: then the log is not looked at any more.
+            keep_damaged(state, segment, damaged, lost);
         }
     }
     let mut index = locks::read(&state.index).clone();
     index.retain(&streams);
     writer.finish(&index)
+}
+
+fn keep_damaged(state: &State, segment: &Segment, damaged: u64, lost: u64) {
+    let number = segment.number;
+    let kept = match segment.keep_damaged(lost) {
+        // This is not the first attempt.
+        Ok(kept) if !state.list_damage(&kept) => return,
+        Ok(kept) => format!("it is kept as {}, and gaps lists it", kept.display()),
+        Err(error) => format!("it cannot be kept, and gaps does not list it: {error}"),
+    };
+    count(&state.counters.damaged, damaged.saturating_sub(segment.damaged()));
+    tracing::error!(
+        "file {number} of the log has {damaged} bytes that are not as they were written; {lost} events are lost; {kept}"
+    );
 }
 
 fn drop_old(state: &State, limits: Limits, hour: Hour) {
@@ -138,6 +161,16 @@ fn drop_old(state: &State, limits: Limits, hour: Hour) {
                 count(&state.counters.maintenance_failures, 1);
                 tracing::warn!("{} is too old but stays: {error}", partition.path().display());
             }
+        }
+    }
+    let mut damages = locks::lock(&state.damages);
+    let old: Vec<Damage> =
+        damages.extract_if(.., |_, damage| damage.hour < oldest).map(|(_, old)| old).collect();
+    drop(damages);
+    for damage in old {
+        if let Err(error) = damage.remove() {
+            count(&state.counters.maintenance_failures, 1);
+            tracing::warn!("{} is too old but stays: {error}", damage.path.display());
         }
     }
 }

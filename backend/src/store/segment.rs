@@ -13,6 +13,7 @@ use std::{
 };
 
 use super::{
+    damage::Damage,
     index::Checkpoint,
     record::{self, Reader, Record, Stored},
 };
@@ -37,6 +38,8 @@ pub struct Segment {
     used: AtomicBool,
     /// How many events are in them.
     events: AtomicU64,
+    /// Bytes that were damaged when it was opened.
+    damaged: u64,
 }
 
 /// What was found in a file.
@@ -92,6 +95,7 @@ impl Segment {
             overhangs: AtomicBool::new(false),
             used: AtomicBool::new(false),
             events: AtomicU64::new(0),
+            damaged: 0,
         })
     }
 
@@ -127,6 +131,7 @@ impl Segment {
             overhangs: AtomicBool::new(false),
             used: AtomicBool::new(used),
             events: AtomicU64::new(events),
+            damaged: found.damaged,
         };
         Ok((segment, found))
     }
@@ -201,6 +206,7 @@ impl Segment {
         Reader::new(Arc::clone(&self.file), at)
     }
 
+<<<<<<< HEAD
     /// The same file as after a failed fsync, open in this way.
     #[cfg(test)]
     pub(super) fn overhanging(&self, file: File) -> Self {
@@ -215,6 +221,28 @@ impl Segment {
             used: AtomicBool::new(true),
             events: AtomicU64::new(0),
         }
+=======
+    /// Bytes that were damaged when it was opened, and counted then.
+    #[must_use]
+    pub fn damaged(&self) -> u64 {
+        self.damaged
+    }
+
+    /// Gives the file a second name, by which it is kept and listed when it has become Parquet without so many of its
+    /// events. Where a file cannot have two names an empty one says it.
+    ///
+    /// # Errors
+    /// When neither can be made.
+    pub fn keep_damaged(&self, lost: u64) -> io::Result<PathBuf> {
+        let kept = Damage::name_of_log(&self.path, lost);
+        let named = match fs::hard_link(&self.path, &kept) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                OpenOptions::new().write(true).create_new(true).open(&kept).map(drop)
+            }
+            _ => Ok(()),
+        };
+        named.and_then(|()| self.path.parent().map_or(Ok(()), sync_dir)).map(|()| kept)
+>>>>>>> 27d3172 (What is damaged on the disk is counted, kept aside and listed by gaps; events goes on after it and fails at its end)
     }
 
     /// Takes it off the disk. Who reads it can go on doing so.

@@ -3,9 +3,11 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    path::PathBuf,
+    fs::OpenOptions,
+    io,
+    path::{Path, PathBuf},
     sync::{
-        Arc, RwLock,
+        Arc, Mutex, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -14,7 +16,12 @@ use tokio::sync::watch;
 
 use crate::locks;
 
-use super::{index::Index, partition::Partition, segment::Segment};
+use super::{
+    damage::{Damage, ENDING},
+    index::Index,
+    partition::Partition,
+    segment::Segment,
+};
 
 /// Whether batches are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +64,7 @@ pub struct Counters {
     pub damaged: AtomicU64,
     /// Files in the directories of log and events that are not of this program; they are left alone.
     pub foreign: AtomicU64,
-    /// Parquet files that could not be read, and were put aside.
+    /// Parquet files that could not be read, or not all of them.
     pub damaged_partitions: AtomicU64,
     /// Parquet files that were dropped because of their age.
     pub dropped_partitions: AtomicU64,
@@ -74,6 +81,8 @@ pub struct State {
     pub catalog: RwLock<Catalog>,
     /// What is durable.
     pub index: RwLock<Index>,
+    /// Files that were found to be damaged, by their paths.
+    pub damages: Mutex<BTreeMap<PathBuf, Damage>>,
     /// Whether batches are taken.
     pub condition: watch::Sender<Condition>,
     /// Raised whenever there is something new to read.
@@ -94,6 +103,27 @@ impl State {
     #[must_use]
     pub fn catalog(&self) -> Catalog {
         locks::read(&self.catalog).clone()
+    }
+
+    /// Lists a file with the ending `.damaged`. Says whether it was not listed before.
+    pub fn list_damage(&self, path: &Path) -> bool {
+        let Some(damage) = Damage::of(path) else { return false };
+        locks::lock(&self.damages).insert(path.to_owned(), damage).is_none()
+    }
+
+    /// Takes note of a Parquet file of which a part cannot be read. It stays, for the sake of the others.
+    pub fn note_unreadable(&self, partition: &Path) {
+        let marker = partition.with_extension(ENDING);
+        if locks::lock(&self.damages).contains_key(&marker) {
+            return;
+        }
+        count(&self.counters.damaged_partitions, 1);
+        match OpenOptions::new().write(true).create_new(true).open(&marker) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                tracing::error!("gaps cannot list that {} is damaged: {error}", partition.display());
+            }
+            _ => drop(self.list_damage(&marker)),
+        }
     }
 }
 
