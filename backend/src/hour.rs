@@ -36,6 +36,12 @@ impl Hour {
     pub fn of(time: u64) -> Self {
         Self(time / 3_600_000_000_000)
     }
+
+    /// When it begins, in nanoseconds since 1970.
+    #[must_use]
+    pub fn begin(self) -> u64 {
+        self.0.saturating_mul(3_600_000_000_000)
+    }
 }
 
 impl fmt::Display for Hour {

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! DIR/lock                                                    one process at a time
+//! DIR/retention                                               the hour by which events are too old
 //! DIR/wal/000000000016-2026-11-22T19.wal                      batches as they came
 //! DIR/events/2026-11-22T19/000000000012-000000000015.parquet  columns, made of files 12 to 15 of the log
 //! ```
 //!
 //! A batch goes to the log (`record`), which one thread writes (`writer`); the agent is told when an fsync has
 //! followed it. Whether it is new is decided by the [`index`]. A file of the log that is complete becomes a Parquet file
-//! (`seal`), which takes its place. Readers (`query`) go through both.
+//! (`seal`), which takes its place. Readers (`query`) go through both. What is too old by a clock that does not jump
+//! (`retention`) is dropped.
 
 mod columns;
 pub mod damage;
@@ -18,6 +20,7 @@ pub mod partition;
 mod position;
 mod query;
 pub mod record;
+mod retention;
 mod seal;
 mod segment;
 mod split;
@@ -41,6 +44,7 @@ use nightjar_proto::v1::Batch;
 pub use open::OpenError;
 pub use query::{Cursor, QueryError};
 use record::Stored;
+use retention::RetentionClock;
 pub use segment::sync_dir;
 use state::{Condition, State};
 use tokio::sync::{Semaphore, oneshot};
@@ -48,7 +52,10 @@ use wanted::Wanted;
 pub use writer::{Outcome, StoreError};
 use writer::{Request, Writer};
 
-use crate::{hour::now, locks};
+use crate::{
+    hour::{Hour, now},
+    locks,
+};
 
 /// Directory of the log.
 const WAL: &str = "wal";
@@ -60,7 +67,7 @@ const EVENTS: &str = "events";
 pub struct Limits {
     /// Size at which a file of the log is complete.
     pub segment_bytes: u64,
-    /// How long events are kept, by the hour of their arrival.
+    /// How long events are kept, by the hour of their arrival, and by a clock that does not jump.
     pub retention: Duration,
     /// Free bytes on the file system below which nothing is taken any more: a Parquet file needs some while the log
     /// that it is made of is still there.
@@ -110,6 +117,8 @@ impl Store {
     pub fn open(dir: &Path, limits: Limits) -> Result<Self, OpenError> {
         let (state, lock, next_number) = open::open(dir)?;
         let state = Arc::new(state);
+        let mut clock = RetentionClock::open(dir, state.catalog().newest(), Hour::of(now()));
+        state.keep_by(clock.hour());
         let mut writer = Writer::new(Arc::clone(&state), limits, next_number);
         if let Err(error) = writer.prepare() {
             // The first batch tries again.
@@ -122,7 +131,7 @@ impl Store {
             thread::Builder::new().name("log".to_owned()).spawn(move || writer.run(&to_write)),
             thread::Builder::new()
                 .name("seal".to_owned())
-                .spawn(move || seal::run(&tended.0, limits, &tended.1)),
+                .spawn(move || seal::run(&tended.0, limits, &mut clock, &tended.1)),
         ];
         let threads = threads.into_iter().collect::<Result<Vec<_>, _>>().map_err(OpenError::Thread)?;
         Ok(Self {

@@ -6,7 +6,7 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, RwLock},
+    sync::{Arc, Mutex, RwLock, atomic::AtomicU64},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -125,6 +125,7 @@ pub fn open(dir: &Path) -> Result<(State, File, u64), OpenError> {
         damages: Mutex::default(),
         condition: watch::Sender::new(Condition::Ready),
         committed: watch::Sender::new(0),
+        kept_by: AtomicU64::new(0),
         counters,
     };
     for path in &damaged {

@@ -20,6 +20,7 @@ use super::{
     index::Stream,
     partition::{Partition, PartitionError, PartitionWriter},
     record::Record,
+    retention::RetentionClock,
     segment::Segment,
     state::{State, count},
 };
@@ -34,20 +35,24 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_millis(100);
 
 /// Looks after the files until `stop`.
-pub fn run(state: &State, limits: Limits, stop: &AtomicBool) {
+pub fn run(state: &State, limits: Limits, clock: &mut RetentionClock, stop: &AtomicBool) {
     let mut last: Option<Instant> = None;
     while !stop.load(Ordering::Acquire) {
-        if last.is_none_or(|last| last.elapsed() >= INTERVAL) {
-            tend(state, limits, Hour::of(now()));
+        let elapsed = last.map_or(INTERVAL, |last| last.elapsed());
+        if elapsed >= INTERVAL {
             last = Some(Instant::now());
+            let wall = Hour::of(now());
+            let kept_by = clock.tick(wall, elapsed);
+            state.keep_by(kept_by);
+            tend(state, limits, wall, kept_by);
         }
         std::thread::sleep(STEP);
     }
 }
 
-/// Does what there is to do.
-pub fn tend(state: &State, limits: Limits, hour: Hour) {
-    drop_old(state, limits, hour);
+/// Does what there is to do in an hour of the wall clock, and in one by which events are dropped.
+pub fn tend(state: &State, limits: Limits, hour: Hour, kept_by: Hour) {
+    drop_old(state, limits, kept_by);
     while let Some(segments) = due(state, limits, hour) {
         if let Err(error) = convert(state, &segments) {
             count(&state.counters.maintenance_failures, 1);
@@ -147,8 +152,8 @@ fn keep_damaged(state: &State, segment: &Segment, damaged: u64, lost: u64) {
     );
 }
 
-fn drop_old(state: &State, limits: Limits, hour: Hour) {
-    let oldest = Hour(hour.0.saturating_sub(limits.retention.as_secs() / 3600));
+fn drop_old(state: &State, limits: Limits, kept_by: Hour) {
+    let oldest = Hour(kept_by.0.saturating_sub(limits.retention.as_secs() / 3600));
     let mut catalog = locks::write(&state.catalog);
     let (old, kept) = catalog.partitions.drain(..).partition(|partition| partition.hour < oldest);
     catalog.partitions = kept;

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::locks;
+use crate::{hour::Hour, locks};
 
 use super::{
     damage::{Damage, ENDING},
@@ -87,6 +87,8 @@ pub struct State {
     pub condition: watch::Sender<Condition>,
     /// Raised whenever there is something new to read.
     pub committed: watch::Sender<u64>,
+    /// The hour by which events are too old, as the clock of the retention has it.
+    pub kept_by: AtomicU64,
     /// What was done.
     pub counters: Counters,
 }
@@ -96,6 +98,18 @@ pub fn count(counter: &AtomicU64, number: u64) {
     counter.fetch_add(number, Ordering::Relaxed);
 }
 
+// === impl Catalog ===
+
+impl Catalog {
+    /// The latest hour in which something came.
+    #[must_use]
+    pub fn newest(&self) -> Option<Hour> {
+        let segments = self.segments.values().filter(|segment| segment.is_used());
+        let hours = self.partitions.iter().map(|partition| partition.hour);
+        hours.chain(segments.map(|segment| segment.hour)).max()
+    }
+}
+
 // === impl State ===
 
 impl State {
@@ -103,6 +117,17 @@ impl State {
     #[must_use]
     pub fn catalog(&self) -> Catalog {
         locks::read(&self.catalog).clone()
+    }
+
+    /// The hour by which events are too old.
+    #[must_use]
+    pub fn kept_by(&self) -> Hour {
+        Hour(self.kept_by.load(Ordering::Relaxed))
+    }
+
+    /// Sets it.
+    pub fn keep_by(&self, hour: Hour) {
+        self.kept_by.store(hour.0, Ordering::Relaxed);
     }
 
     /// Lists a file with the ending `.damaged`. Says whether it was not listed before.

@@ -60,13 +60,27 @@ async fn put_all(store: &Store, sequences: impl IntoIterator<Item = u64>) {
     }
 }
 
+/// What there is to read, and what could not be read.
+fn read_with_errors(cursor: &mut Cursor) -> (Vec<String>, Vec<QueryError>) {
+    let (mut ids, mut errors) = (Vec::new(), Vec::new());
+    loop {
+        let mut take = |event| {
+            ids.push(Event::decode(event).unwrap().id);
+            ControlFlow::Continue(())
+        };
+        match cursor.read(&mut take) {
+            Err(error) => errors.push(error),
+            Ok(more) => {
+                assert!(more.is_continue());
+                return (ids, errors);
+            }
+        }
+    }
+}
+
 fn read_on(cursor: &mut Cursor) -> Vec<String> {
-    let mut ids = Vec::new();
-    let mut take = |event| {
-        ids.push(Event::decode(event).unwrap().id);
-        ControlFlow::Continue(())
-    };
-    assert!(cursor.read(&mut take).unwrap().is_continue());
+    let (ids, errors) = read_with_errors(cursor);
+    assert!(errors.is_empty(), "{errors:?}");
     ids
 }
 
@@ -87,6 +101,11 @@ fn next_hour() -> Hour {
     Hour(Hour::of(now()).0 + 1)
 }
 
+/// What would happen in an hour by which events are dropped.
+fn tend_at(store: &Store, hour: Hour) {
+    seal::tend(&store.state, LIMITS, hour, hour);
+}
+
 /// What would happen when the hour is over.
 fn convert(store: &Store) {
     let sealed =
@@ -95,7 +114,7 @@ fn convert(store: &Store) {
     while sealed() {
         thread::sleep(Duration::from_millis(10));
     }
-    seal::tend(&store.state, LIMITS, next_hour());
+    tend_at(store, next_hour());
     assert_eq!(store.state.catalog().partitions.len(), 1);
 }
 
@@ -216,7 +235,8 @@ async fn a_bit_flipped_in_the_log_costs_one_batch_which_is_then_a_gap() {
     file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
     let store = Store::open(dir.path(), LIMITS).unwrap();
     assert!(store.state.counters.damaged.load(Ordering::Relaxed) > 0);
-    assert_eq!(ids(&store), expected([1, 3]));
+    let (read, errors) = read_with_errors(&mut store.read(Wanted::default()));
+    assert_eq!((read, errors.len()), (expected([1, 3]), 1), "{errors:?}");
     assert_eq!((gaps(&store)[0].from, gaps(&store)[0].to), (2, 2));
 }
 
@@ -284,6 +304,8 @@ async fn a_torn_parquet_file_is_made_again_where_the_log_is_there_and_else_put_a
     assert_eq!(store.state.counters.damaged_partitions.load(Ordering::Relaxed), 1);
     assert!(parquet.with_extension("damaged").exists());
     assert_eq!(ids(&store), expected([]));
+    let listed: Vec<_> = store.state.damages.lock().unwrap().keys().cloned().collect();
+    assert_eq!(listed, [parquet.with_extension("damaged")]);
     put_all(&store, [10]).await;
 }
 
@@ -312,11 +334,37 @@ async fn partitions_are_dropped_when_they_are_too_old_and_no_earlier() {
     put_all(&store, 1..=3).await;
     convert(&store);
     let hour = store.state.catalog().partitions[0].hour;
-    seal::tend(&store.state, LIMITS, Hour(hour.0 + 72));
+    tend_at(&store, Hour(hour.0 + 72));
     assert_eq!(ids(&store), expected(1..=3));
-    seal::tend(&store.state, LIMITS, Hour(hour.0 + 73));
+    tend_at(&store, Hour(hour.0 + 73));
     assert_eq!(ids(&store), expected([]));
     assert_eq!(put(&store, batch(3)).await, Ok(Outcome::Duplicate));
+}
+
+#[tokio::test]
+async fn what_is_old_by_the_wall_clock_alone_is_not_dropped_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), LIMITS).unwrap();
+    put_all(&store, 1..=3).await;
+    convert(&store);
+    let parquet = store.state.catalog().partitions[0].path().to_owned();
+    drop(store);
+    // As if the clock had been a month behind then, or were a month ahead now.
+    let hour = Hour(Hour::of(now()).0 - 31 * 24);
+    fs::rename(parquet.parent().unwrap(), dir.path().join(EVENTS).join(hour.to_string())).unwrap();
+    fs::remove_dir_all(dir.path().join(WAL)).unwrap();
+    fs::remove_file(dir.path().join("retention")).unwrap();
+    for next in 4..=5 {
+        let store = Store::open(dir.path(), LIMITS).unwrap();
+        put_all(&store, [next]).await;
+        // The thread that drops has been there.
+        while !dir.path().join("retention").exists() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(store.state.kept_by(), hour);
+        assert_eq!(ids(&store), expected(1..=next));
+    }
 }
 
 #[tokio::test]

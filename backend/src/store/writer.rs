@@ -192,7 +192,8 @@ impl Writer {
 
     /// Leaves out streams that were silent for long: what is older than the retention is not asked for any more.
     fn forget(&mut self) {
-        let silent = now().saturating_sub(nanoseconds(self.limits.retention).saturating_mul(SILENCE));
+        let now = self.state.kept_by().begin();
+        let silent = now.saturating_sub(nanoseconds(self.limits.retention).saturating_mul(SILENCE));
         self.pending.forget_before(silent);
         locks::write(&self.state.index).forget_before(silent);
     }

@@ -1,7 +1,10 @@
 //! Stored events are shown.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
+    os::unix::fs::FileExt as _,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -72,5 +75,50 @@ async fn who_follows_sees_an_event_within_a_second_and_ends_well() {
     let pid = rustix::process::Pid::from_child(&following);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert!(following.wait().unwrap().success());
+    backend.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_after_a_damaged_file_are_shown_and_the_damage_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    let backend =
+        Backend::start(data, free_address(), &["--plaintext", "--reserve", "1", "--log-file", "32"]);
+    let mut stream = Stream::open(channel(backend.address).await.unwrap(), "a").await.unwrap();
+    for sequence in 1..=9 {
+        stream.send(batch("a", sequence, 2000)).await;
+        assert!(matches!(stream.answer().await, Answer::Acknowledged(acked) if acked == sequence));
+    }
+    while backend.number("now", "partitions") == 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let files =
+        |dir: PathBuf| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let hour = files(data.join("events")).remove(0);
+    let mut partitions = files(hour);
+    partitions.retain(|path| path.extension().is_some_and(|extension| extension == "parquet"));
+    partitions.sort();
+    let file = fs::OpenOptions::new().write(true).open(&partitions[0]).unwrap();
+    file.write_all_at(&[0xff; 64], 4).unwrap();
+
+    let output = run(data, &["events", "-o", "json"]);
+    let (shown, told) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let name = partitions[0].file_stem().unwrap().to_str().unwrap();
+    assert!(told.contains(name) && told.contains("gaps lists them"), "{told}");
+    assert!(!shown.contains("a/1/0") && shown.contains("a/9/4"));
+    let gaps = printed(data, &["gaps"]);
+    assert!(gaps.contains(&format!("{name}.damaged")), "{gaps}");
+    assert_eq!(printed(data, &["gaps", "--json"]).lines().count(), 1);
+
+    let mut following = spawn(data, &["events", "--follow", "-o", "json"]);
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("a/9/4")));
+    put(&mut stream, "a", 10).await;
+    assert!(lines.any(|line| line.contains("a/10/4")));
+    let pid = rustix::process::Pid::from_child(&following);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(following.wait().unwrap().code(), Some(1));
     backend.stop();
 }

@@ -103,3 +103,88 @@ async fn stored_and_told_to_be_lost_are_all_that_was_made_after_restarts_and_wit
     assert_eq!(sums(&store), (91, 0));
     assert_eq!(known(&store).len(), 3);
 }
+
+fn flip(path: &Path, at: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+fn damages(store: &Store) -> Vec<(String, u64)> {
+    let damages = store.state.damages.lock().unwrap();
+    let name = |path: &Path| path.strip_prefix(&store.state.dir).unwrap().to_str().unwrap().to_owned();
+    damages.values().map(|damage| (name(&damage.path), damage.events)).collect()
+}
+
+#[tokio::test]
+async fn what_rots_in_the_log_before_it_becomes_parquet_is_listed_and_the_file_kept_until_it_is_too_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), LIMITS).unwrap();
+    put_all(&store, [1]).await;
+    let segment = store.state.catalog().segments.values().next().unwrap().clone();
+    let middle = segment.end() + 50;
+    put_all(&store, 2..=3).await;
+    let path = wal_files(dir.path()).remove(0);
+    let before = fs::read(&path).unwrap();
+    flip(&path, middle);
+    convert(&store);
+    assert_eq!(ids(&store), expected([1, 3]));
+    assert!(store.state.counters.damaged.load(Ordering::Relaxed) > 0);
+    let hour = segment.hour;
+    let kept = format!("wal/{:012}-{hour}-3.damaged", segment.number);
+    assert_eq!(damages(&store), [(kept.clone(), 3)]);
+    assert!(!path.exists());
+    assert_eq!(fs::read(dir.path().join(&kept)).unwrap().len(), before.len());
+    drop(store);
+    let store = Store::open(dir.path(), LIMITS).unwrap();
+    assert_eq!(damages(&store), [(kept.clone(), 3)]);
+    assert_eq!(store.state.counters.foreign.load(Ordering::Relaxed), 0);
+    tend_at(&store, Hour(hour.0 + 72));
+    assert!(dir.path().join(&kept).exists());
+    tend_at(&store, Hour(hour.0 + 73));
+    assert!(!dir.path().join(&kept).exists());
+    assert_eq!(damages(&store), []);
+}
+
+/// So many events that two such batches are more than a row group.
+fn large_batch(sequence: u64) -> Batch {
+    let mut events = Vec::new();
+    for part in 0..70_000 {
+        let event = Event { id: format!("{sequence}.{part}"), ..Event::default() };
+        event.encode_length_delimited(&mut events).unwrap();
+    }
+    Batch {
+        count: 70_000,
+        uncompressed_bytes: events.len() as u64,
+        events: zstd::bulk::compress(&events, 1).unwrap().into(),
+        ..batch(sequence)
+    }
+}
+
+#[tokio::test]
+async fn a_row_group_that_cannot_be_read_is_told_and_listed_and_all_else_is_handed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), LIMITS).unwrap();
+    for sequence in 1..=3 {
+        assert_eq!(put(&store, large_batch(sequence)).await, Ok(Outcome::Stored));
+    }
+    convert(&store);
+    put_all(&store, [4]).await;
+    let parquet = store.state.catalog().partitions[0].path().to_owned();
+    // The first page follows the magic number.
+    let file = fs::OpenOptions::new().write(true).open(&parquet).unwrap();
+    file.write_all_at(&[0xff; 64], 4).unwrap();
+
+    let (read, errors) = read_with_errors(&mut store.read(Wanted::default()));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    let of = |sequence: &str| read.iter().filter(|id| id.starts_with(sequence)).count();
+    let rest = 140_000 - columns::GROUP_ROWS;
+    assert_eq!((of("1."), of("2."), of("3."), of("4.")), (0, rest, 70_000, 3));
+    let listed = damages(&store);
+    assert!(listed.len() == 1 && listed[0].0.starts_with("events/"), "{listed:?}");
+    assert_eq!(store.state.counters.damaged_partitions.load(Ordering::Relaxed), 1);
+    drop(store);
+    let store = Store::open(dir.path(), LIMITS).unwrap();
+    assert_eq!((damages(&store), store.state.catalog().partitions.len()), (listed, 1));
+}
