@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use nightjar_proto::v1::{Batch, LostBatches};
+use prost::Message as _;
 
 /// Most gaps that one stream may have; then the oldest is only counted. An agent makes one where it loses something,
 /// so this many mean that something else is wrong.
@@ -22,6 +23,10 @@ pub(super) const MOST_COUNTS: usize = 256;
 
 /// Most reasons of losses before batches had a number; the others are added to the last.
 pub(super) const MOST_REASONS: usize = 16;
+
+/// Bytes after which an index is written on in another [`Checkpoint`]: a stream has 2 MiB at most, with all gaps that it
+/// may have.
+pub const PART: usize = 8 << 20;
 
 /// Most characters of a reason.
 pub(super) const LONGEST_REASON: usize = 64;
@@ -106,7 +111,7 @@ pub struct Entered {
     position: Position,
 }
 
-/// An index, written.
+/// An index, written, or a part of it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Checkpoint {
     #[prost(message, repeated, tag = "1")]
@@ -207,7 +212,34 @@ impl Index {
         self.0.retain(|stream, _| wanted.contains(stream));
     }
 
-    /// To be written.
+    /// To be written, in parts that are not too large for a record.
+    #[must_use]
+    pub fn checkpoints(&self) -> Vec<Checkpoint> {
+        let mut parts = vec![Checkpoint::default()];
+        let mut bytes = 0;
+        for entered in self.checkpoint().streams {
+            let size = entered.encoded_len();
+            if bytes + size > PART && bytes > 0 {
+                parts.push(Checkpoint::default());
+                bytes = 0;
+            }
+            bytes += size;
+            parts.last_mut().expect("there is always one").streams.push(entered);
+        }
+        parts
+    }
+
+    /// Takes what was known later of streams that are behind: what would have said so is damaged.
+    pub fn catch_up(&mut self, later: Checkpoint) {
+        for (stream, position) in Self::from(later).0 {
+            match self.0.entry(stream) {
+                Entry::Vacant(entry) => drop(entry.insert(position)),
+                Entry::Occupied(mut entry) => entry.get_mut().miss(position.last, position.seen),
+            }
+        }
+    }
+
+    /// To be written, all at once.
     #[must_use]
     pub fn checkpoint(&self) -> Checkpoint {
         let entered = |(stream, position): (&Stream, &Position)| Entered {
@@ -347,6 +379,56 @@ mod tests {
     fn a_checkpoint_is_the_index() {
         let index = index(&[batch(2), telling(9, 5, 7)]);
         assert_eq!(Index::from(index.checkpoint()), index);
+    }
+
+    #[test]
+    fn a_large_index_is_written_in_parts_each_of_which_can_be_read() {
+        use crate::store::record::{Reader, Record, encode};
+        let mut index = Index::default();
+        for agent in 0..60 {
+            let of_agent = |sequence| Batch { agent_id: format!("agent-{agent}"), ..batch(sequence) };
+            index.add(&of_agent(MOST_GAPS as u64 * 2 + 1), 1);
+        }
+        // As many gaps as a stream may have, with reasons as long as they may be: too much for one record.
+        for position in index.0.values_mut() {
+            let gap = |number: u64| Gap {
+                from: number * 2,
+                to: number * 2,
+                since: u64::MAX,
+                reason: "\u{1f319}".repeat(LONGEST_REASON),
+                events: u64::MAX,
+                first_time: u64::MAX,
+                last_time: u64::MAX,
+            };
+            position.gaps = (1..=MOST_GAPS as u64).map(gap).collect();
+        }
+        let parts = index.checkpoints();
+        assert!(parts.len() > 5 && parts.iter().all(|part| part.encoded_len() < 2 * PART), "{}", parts.len());
+        let mut bytes = Vec::new();
+        parts.into_iter().for_each(|part| encode(&Record::Checkpoint(part), &mut bytes));
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, &bytes).unwrap();
+        let mut reader = Reader::new(std::sync::Arc::new(file), 0);
+        let mut read = Index::default();
+        while let Some(Record::Checkpoint(part)) = reader.next(bytes.len() as u64).unwrap() {
+            read.extend(part.into());
+        }
+        assert!(read == index);
+    }
+
+    #[test]
+    fn what_a_later_checkpoint_knows_more_is_missing() {
+        let mut damaged = index(&[batch(1), batch(2)]);
+        let mut whole = damaged.clone();
+        whole.add(&batch(3), 1);
+        whole.add(&Batch { lane: 2, ..batch(1) }, 1);
+        damaged.catch_up(whole.checkpoint());
+        assert_eq!(gaps(&damaged), [(3, 3, "")]);
+        assert!(!damaged.is_new(&Batch { lane: 2, ..batch(1) }));
+        // And nothing where it does not.
+        let before = damaged.clone();
+        damaged.catch_up(whole.checkpoint());
+        assert!(damaged == before);
     }
 
     #[test]

@@ -102,14 +102,14 @@ pub fn open(dir: &Path) -> Result<(State, File, u64), OpenError> {
     }
     catalog.partitions.sort_by_key(|partition| partition.first);
 
-    let mut known = Known { index, checkpoint: false };
+    let mut known = Known { index, begun_by: None };
     for (number, path) in logs {
         let converted = |partition: &Arc<Partition>| (partition.first..=partition.last).contains(&number);
         if catalog.partitions.iter().any(converted) {
             let _counts_no_more = fs::remove_file(&path);
             continue;
         }
-        let opened = Segment::open(path.clone(), |record| known.take(record));
+        let opened = Segment::open(path.clone(), |record| known.take(number, record));
         let (segment, found) = opened.map_err(failed(&path))?;
         count(&counters.torn, found.torn);
         count(&counters.damaged, found.damaged);
@@ -137,21 +137,20 @@ pub fn open(dir: &Path) -> Result<(State, File, u64), OpenError> {
 /// The index, while the log is read.
 struct Known {
     index: Index,
-    /// The first file of the log said what was before it.
-    checkpoint: bool,
+    /// The first file of the log that said what was before it.
+    begun_by: Option<u64>,
 }
 
 // === impl Known ===
 
 impl Known {
-    fn take(&mut self, record: Record) {
+    fn take(&mut self, file: u64, record: Record) {
         match record {
-            // Those of later files say what the files before them have said already.
-            Record::Checkpoint(checkpoint) if !self.checkpoint => {
-                self.checkpoint = true;
-                self.index.extend(checkpoint.into());
+            Record::Checkpoint(part) if *self.begun_by.get_or_insert(file) == file => {
+                self.index.extend(part.into());
             }
-            Record::Checkpoint(_) => {}
+            // Later files say what the files before them have said already, unless these are damaged.
+            Record::Checkpoint(part) => self.index.catch_up(part),
             Record::Batch(stored) => {
                 if let Some(batch) = stored.batch.filter(|batch| self.index.is_new(batch)) {
                     self.index.begin(&batch, stored.starts_after);

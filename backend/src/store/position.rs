@@ -103,7 +103,7 @@ impl Position {
     }
 
     /// All after `last` up to `to` did not come.
-    fn miss(&mut self, to: u64, since: u64) {
+    pub(super) fn miss(&mut self, to: u64, since: u64) {
         if to > self.last {
             self.gaps.push(Gap { from: self.last + 1, to, since, ..Gap::default() });
             self.advance(to, 0);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0   magic    "NJW1"
-//! 4   kind     1: index, 2: batch
+//! 4   kind     1: index or a part of it, 2: batch
 //! 5   0 0 0
 //! 8   length   of the payload, u32 little endian
 //! 12  crc32c   of the payload
@@ -24,7 +24,10 @@ use super::index::Checkpoint;
 const MAGIC: [u8; 4] = *b"NJW1";
 const HEADER: usize = 20;
 
-/// Largest payload: a batch of the largest size that is accepted, or an index of 100,000 streams.
+/// Largest payload, far above what is written: a batch as large as is accepted, or a part of the index ([`PART`]), to which
+/// the last stream may add 2 MiB.
+///
+/// [`PART`]: super::index::PART
 const LARGEST: u32 = 64 << 20;
 
 /// A batch as it is kept: what came, when, and from where.
@@ -53,7 +56,7 @@ pub enum Record {
 /// Appends a record.
 ///
 /// # Panics
-/// If it has 4 GiB; batches and the index are bounded far below.
+/// If it is larger than what is read; batches and parts of the index are bounded far below.
 pub fn encode(record: &Record, to: &mut Vec<u8>) {
     let (kind, length) = match record {
         Record::Checkpoint(checkpoint) => (1, checkpoint.encoded_len()),
@@ -63,7 +66,8 @@ pub fn encode(record: &Record, to: &mut Vec<u8>) {
     to.reserve(HEADER + length);
     to.extend_from_slice(&MAGIC);
     to.extend_from_slice(&[kind, 0, 0, 0]);
-    to.extend_from_slice(&u32::try_from(length).expect("records are bounded").to_le_bytes());
+    let length = u32::try_from(length).ok().filter(|length| *length <= LARGEST);
+    to.extend_from_slice(&length.expect("batches and parts of the index are bounded").to_le_bytes());
     to.extend_from_slice(&[0; 8]);
     match record {
         Record::Checkpoint(checkpoint) => checkpoint.encode_raw(to),

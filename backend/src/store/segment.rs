@@ -1,5 +1,5 @@
 //! Files of the write-ahead log: `wal/000000000012-2026-11-22T19.wal`, the number and the hour in which its batches
-//! came. The first record is the index as it was when the file was begun, so that older files are not needed for it.
+//! came. The first records are the index as it was when the file was begun, so that older files are not needed for it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -73,10 +73,10 @@ impl Segment {
     ///
     /// # Errors
     /// When it cannot be written; nothing is left of it then.
-    pub fn create(dir: &Path, number: u64, hour: Hour, checkpoint: Checkpoint) -> io::Result<Self> {
+    pub fn create(dir: &Path, number: u64, hour: Hour, index: Vec<Checkpoint>) -> io::Result<Self> {
         let path = dir.join(format!("{number:012}-{hour}.wal"));
         let mut bytes = Vec::new();
-        record::encode(&Record::Checkpoint(checkpoint), &mut bytes);
+        index.into_iter().for_each(|part| record::encode(&Record::Checkpoint(part), &mut bytes));
         let write = || {
             let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
             file.write_all_at(&bytes, 0)?;

@@ -106,14 +106,19 @@ fn tend_at(store: &Store, hour: Hour) {
     seal::tend(&store.state, LIMITS, hour, hour);
 }
 
-/// What would happen when the hour is over.
-fn convert(store: &Store) {
+/// Makes the writer begin another file.
+fn next_file(store: &Store) {
     let sealed =
         || store.state.catalog().segments.values().next_back().is_none_or(|newest| newest.is_sealed());
     store.state.catalog().segments.values().for_each(|segment| segment.seal());
     while sealed() {
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// What would happen when the hour is over.
+fn convert(store: &Store) {
+    next_file(store);
     tend_at(store, next_hour());
     assert_eq!(store.state.catalog().partitions.len(), 1);
 }

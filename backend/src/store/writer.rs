@@ -107,7 +107,7 @@ impl Writer {
             segment.cut().map_err(|error| refused(&error))?;
         }
         self.forget();
-        let segment = Segment::create(&self.wal(), self.next_number, hour, self.pending.checkpoint());
+        let segment = Segment::create(&self.wal(), self.next_number, hour, self.pending.checkpoints());
         // The number may be taken by what could not be removed.
         self.next_number += 1;
         let segment = Arc::new(segment.map_err(|error| refused(&error))?);

@@ -188,3 +188,18 @@ async fn a_row_group_that_cannot_be_read_is_told_and_listed_and_all_else_is_hand
     let store = Store::open(dir.path(), LIMITS).unwrap();
     assert_eq!((damages(&store), store.state.catalog().partitions.len()), (listed, 1));
 }
+
+#[tokio::test]
+async fn what_is_missing_at_the_end_of_a_file_is_known_by_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), LIMITS).unwrap();
+    put_all(&store, 1..=3).await;
+    next_file(&store);
+    drop(store);
+    let first = &wal_files(dir.path())[0];
+    let length = fs::metadata(first).unwrap().len();
+    fs::OpenOptions::new().write(true).open(first).unwrap().set_len(length - 7).unwrap();
+    let store = Store::open(dir.path(), LIMITS).unwrap();
+    assert_eq!(ids(&store), expected(1..=2));
+    assert_eq!(gaps(&store).iter().map(|gap| (gap.from, gap.to)).collect::<Vec<_>>(), [(3, 3)]);
+}
