@@ -75,12 +75,18 @@ impl Position {
             return;
         }
         self.miss(loss.last_sequence, now);
-        // What is stored after all is not lost.
-        let mut left = row.events.saturating_sub(self.stored(&row));
+        // What is stored after all is not lost, and what was told before is not lost once more.
+        let mut left = row.events.saturating_sub(self.stored(&row)).saturating_sub(self.told(&row));
+        let overlaps = |gap: &&Gap| gap.reason.is_empty() && gap.from <= row.to && gap.to >= row.from;
+        let mut batches: u64 = self
+            .gaps
+            .iter()
+            .filter(overlaps)
+            .map(|gap| gap.to.min(row.to) - gap.from.max(row.from) + 1)
+            .sum();
         let gaps = std::mem::take(&mut self.gaps);
         for gap in gaps {
-            let told = gap.reason.is_empty() && gap.from <= row.to && gap.to >= row.from;
-            if !told {
+            if !overlaps(&&gap) {
                 self.push(gap);
                 continue;
             }
@@ -89,7 +95,10 @@ impl Position {
             if gap.from < from {
                 self.push(part(gap.from, from - 1));
             }
-            self.push(Gap { from, to, since: gap.since, events: std::mem::take(&mut left), ..row.clone() });
+            // How many were in which of several gaps is not told: to each its share.
+            let events = share(left, to - from + 1, batches);
+            (left, batches) = (left - events, batches - (to - from + 1));
+            self.push(Gap { from, to, since: gap.since, events, ..row.clone() });
             if to < gap.to {
                 self.push(part(to + 1, gap.to));
             }
@@ -167,6 +176,13 @@ impl Position {
         self.counts.get_mut(at)
     }
 
+    /// Events of a range that were told to be lost before; of a gap that is only partly in it a share.
+    fn told(&self, row: &Gap) -> u64 {
+        let overlapping = self.gaps.iter().filter(|gap| gap.from <= row.to && gap.to >= row.from);
+        let in_row = |gap: &Gap| gap.to.min(row.to) - gap.from.max(row.from) + 1;
+        overlapping.map(|gap| share(gap.events, in_row(gap), gap.batches())).sum()
+    }
+
     /// Events of a range that are stored, as far as that is remembered.
     fn stored(&self, row: &Gap) -> u64 {
         let first = self.last + 1 - u64::try_from(self.counts.len()).unwrap_or(0).min(self.last + 1);
@@ -192,6 +208,12 @@ impl Gap {
         self.first_time = earlier(self.first_time, other.first_time);
         self.last_time = self.last_time.max(other.last_time);
     }
+}
+
+/// As many of `events` as `part` batches of `batches` have, were they all of a size.
+fn share(events: u64, part: u64, batches: u64) -> u64 {
+    let share = u128::from(events) * u128::from(part) / u128::from(batches.max(1));
+    u64::try_from(share).unwrap_or(events).min(events)
 }
 
 /// What a row says where an agent told a loss without a reason: an empty one would mean that it told nothing.
@@ -250,6 +272,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_told_before_for_another_reason_is_not_lost_once_more() {
+        let other =
+            |first, last, events| LostBatches { reason: "damaged".to_owned(), ..loss(first, last, events) };
+        let mut position = Position::default();
+        position.explain(&loss(5, 8, 40), 1);
+        // Around it, beside it and over its end; ten events each.
+        position.explain(&other(1, 10, 100), 1);
+        assert_eq!(rows(&position), [(1, 4, 40), (5, 8, 40), (9, 10, 20)]);
+        position.explain(&loss(9, 14, 60), 1);
+        assert_eq!(rows(&position), [(1, 4, 40), (5, 8, 40), (9, 10, 20), (11, 14, 40)]);
+        position.explain(&other(1, 14, 140), 1);
+        assert_eq!((position.told_lost(), position.missing()), (140, 0));
+        // And with some that are stored.
+        position.add(15, 10, 1);
+        position.explain(&other(13, 17, 50), 1);
+        assert_eq!(position.told_lost(), 160);
+    }
+
+    #[test]
     fn gaps_that_are_too_many_are_still_counted() {
         let mut position = Position::default();
         for number in 1..=MOST_GAPS as u64 + 50 {
@@ -270,6 +311,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn ranges_that_overlap_anyhow_are_never_lost_more_often_than_they_were_made(
+            told in proptest::collection::vec((1_u64..40, 0_u64..15, 0_u8..3), 1..12),
+        ) {
+            let mut position = Position::default();
+            let mut covered = std::collections::BTreeSet::new();
+            for (first, length, reason) in told {
+                let last = first + length;
+                let reason = reason.to_string();
+                position.explain(&LostBatches { reason, ..loss(first, last, 10 * (length + 1)) }, 1);
+                covered.extend(first..=last);
+            }
+            prop_assert_eq!(position.told_lost(), 10 * covered.len() as u64);
+        }
+
         #[test]
         fn stored_and_told_to_be_lost_are_what_was_made_in_whatever_order_it_comes(
             fates in proptest::collection::vec(
