@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use axum::{Router, http::StatusCode, routing::get};
 use nightjar_proto::{
     backend::v1::backend_server::BackendServer,
@@ -299,9 +299,40 @@ impl Running {
     /// # Errors
     /// Why it failed.
     pub async fn failed(&mut self) -> Result<()> {
-        match self.tasks.join_next().await {
-            Some(result) => result?,
-            None => Ok(()),
+        tokio::select! {
+            result = self.tasks.join_next() => result.map_or(Ok(()), |result| result?),
+            name = self.store.panicked() => Err(anyhow!(
+                "the thread {name} of the store panicked, which is a fault of this program; start it again, and report what \
+                 it wrote above"
+            )),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_backend_whose_writer_panicked_is_not_ready_and_ends_with_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            dir: dir.path().to_owned(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            health: None,
+            plaintext: true,
+            files: None,
+            names: Vec::new(),
+            most_connections: 8,
+            limits: Limits { reserve_bytes: 0, ..Limits::default() },
+        };
+        let mut running = start(settings).await.unwrap();
+        assert_eq!(running.store.condition(), Condition::Ready);
+        let goes_on = tokio::time::timeout(Duration::from_millis(100), running.failed()).await;
+        assert!(goes_on.is_err());
+        running.store.break_writer();
+        let failed = tokio::time::timeout(Duration::from_secs(10), running.failed()).await.unwrap();
+        assert!(failed.unwrap_err().to_string().contains("thread log of the store panicked"));
+        assert!(matches!(running.store.condition(), Condition::Failing(why) if why.contains("log")));
     }
 }

@@ -30,6 +30,7 @@ mod writer;
 
 use std::{
     fs::File,
+    io,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -128,10 +129,8 @@ impl Store {
         let stop = Arc::new(AtomicBool::new(false));
         let tended = (Arc::clone(&state), Arc::clone(&stop));
         let threads = [
-            thread::Builder::new().name("log".to_owned()).spawn(move || writer.run(&to_write)),
-            thread::Builder::new()
-                .name("seal".to_owned())
-                .spawn(move || seal::run(&tended.0, limits, &mut clock, &tended.1)),
+            spawn(&state, "log", move || writer.run(&to_write)),
+            spawn(&state, "seal", move || seal::run(&tended.0, limits, &mut clock, &tended.1)),
         ];
         let threads = threads.into_iter().collect::<Result<Vec<_>, _>>().map_err(OpenError::Thread)?;
         Ok(Self {
@@ -172,7 +171,20 @@ impl Store {
     /// Whether batches are taken.
     #[must_use]
     pub fn condition(&self) -> Condition {
-        self.state.condition.borrow().clone()
+        match *self.state.dead.borrow() {
+            Some(name) => Condition::Failing(format!("its thread {name} panicked")),
+            None => self.state.condition.borrow().clone(),
+        }
+    }
+
+    /// Comes back when a thread of the store panicked, with its name. Nothing is stored then until it is opened again.
+    pub async fn panicked(&self) -> &'static str {
+        let mut dead = self.state.dead.subscribe();
+        let name = dead.wait_for(Option::is_some).await.map(|name| *name);
+        match name {
+            Ok(Some(name)) => name,
+            _ => std::future::pending().await,
+        }
     }
 
     /// Bytes of batches that wait to be written.
@@ -193,6 +205,14 @@ impl Store {
         Cursor::at_end(Arc::clone(&self.state), wanted)
     }
 
+    /// Hands over what no caller can, and what the writer cannot take.
+    #[cfg(test)]
+    pub(crate) fn break_writer(&self) {
+        let room = Arc::clone(&self.waiting).try_acquire_many_owned(1).expect("there is room");
+        let request = Request { stored: Stored::default(), reply: oneshot::channel().0, room };
+        let _ends = locks::lock(&self.requests).as_ref().map(|requests| requests.send(request));
+    }
+
     /// Writes what waits and closes the files.
     pub fn close(&self) {
         self.waiting.close();
@@ -204,6 +224,29 @@ impl Store {
             }
         }
     }
+}
+
+/// Says of a thread that it panicked.
+struct Alarm(Arc<State>, &'static str);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.dead.send_replace(Some(self.1));
+        }
+    }
+}
+
+fn spawn(
+    state: &Arc<State>,
+    name: &'static str,
+    work: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let alarm = Alarm(Arc::clone(state), name);
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _alarm = alarm;
+        work();
+    })
 }
 
 impl Drop for Store {

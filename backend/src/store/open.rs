@@ -124,6 +124,7 @@ pub fn open(dir: &Path) -> Result<(State, File, u64), OpenError> {
         index: RwLock::new(known.index),
         damages: Mutex::default(),
         condition: watch::Sender::new(Condition::Ready),
+        dead: watch::Sender::new(None),
         committed: watch::Sender::new(0),
         kept_by: AtomicU64::new(0),
         counters,

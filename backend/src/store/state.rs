@@ -85,6 +85,8 @@ pub struct State {
     pub damages: Mutex<BTreeMap<PathBuf, Damage>>,
     /// Whether batches are taken.
     pub condition: watch::Sender<Condition>,
+    /// A thread of the store that panicked.
+    pub dead: watch::Sender<Option<&'static str>>,
     /// Raised whenever there is something new to read.
     pub committed: watch::Sender<u64>,
     /// The hour by which events are too old, as the clock of the retention has it.
