@@ -108,7 +108,7 @@ impl Control {
         let Some(FromAgent::Hello(hello)) = first.and_then(|first| first.message) else {
             return Err(Status::failed_precondition("the first message must be hello"));
         };
-        let mut session = self.admit(peer, &hello)?;
+        let session = self.admit(peer, &hello)?;
         let schema = speaks(hello.schema, hello.oldest_schema).map_err(Status::failed_precondition)?;
         let status_interval = crate::hour::nanoseconds(STATUS);
         send(to_agent, ToAgentMessage::Welcome(ControlWelcome { schema, status_interval })).await?;

@@ -39,6 +39,9 @@ const SCHEMA: u32 = 1;
 /// How long an agent may take to say who it is.
 const HELLO: Duration = Duration::from_secs(30);
 
+/// How long a stream that ends waits for what is on its way to the disk, and for an agent that does not read what it is told.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
+
 /// When an agent may come back that was refused because of the store.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -99,7 +102,8 @@ impl Ingest {
         };
         if let End::Refused(refused) = end {
             let message = publish_response::Message::Refused(refused);
-            let _gone = to_agent.send(Ok(PublishResponse { message: Some(message) })).await;
+            let told = to_agent.send(Ok(PublishResponse { message: Some(message) }));
+            let _gone = timeout(LAST_ANSWERS, told).await;
         }
     }
 
@@ -144,7 +148,7 @@ impl Ingest {
     /// Takes batches until the agent goes away, is revoked, or something is refused.
     async fn take(
         &self,
-        mut session: Session,
+        session: Session,
         acknowledged: &Acknowledged,
         mut requests: Streaming<PublishRequest>,
         to_agent: &ToAgent,
@@ -159,7 +163,7 @@ impl Ingest {
             let message = tokio::select! {
                 message = requests.message() => message,
                 end = &mut acknowledging => return end,
-                end = session.ended() => break ended(end),
+                end = session.ended() => return ended(end),
             };
             let batch = match message {
                 Ok(Some(PublishRequest { message: Some(publish_request::Message::Batch(batch)) })) => batch,
@@ -176,12 +180,19 @@ impl Ingest {
                     Err(end) => break end,
                 },
                 end = &mut acknowledging => return end,
+                // Not even for what is on its way to the disk: that may take as long as the disk does.
+                end = session.ended() => return ended(end),
             }
         };
         // What is on its way to the disk is acknowledged all the same.
         drop(waiting);
-        let ended = acknowledging.await;
-        if matches!(ended, End::Refused(_)) { ended } else { result }
+        tokio::select! {
+            end = timeout(LAST_ANSWERS, acknowledging) => match end {
+                Ok(end @ End::Refused(_)) => end,
+                _ => result,
+            },
+            end = session.ended() => ended(end),
+        }
     }
 
     async fn one(

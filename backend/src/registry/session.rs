@@ -137,8 +137,8 @@ impl Session {
     }
 
     /// Comes back when it is to end.
-    pub async fn ended(&mut self) -> End {
-        match self.end.wait_for(Option::is_some).await.map(|end| *end) {
+    pub async fn ended(&self) -> End {
+        match self.end.clone().wait_for(Option::is_some).await.map(|end| *end) {
             Ok(Some(end)) => end,
             _ => std::future::pending().await,
         }

@@ -46,7 +46,7 @@ async fn a_revoked_agent_is_out_at_once_and_after_a_restart() {
     let (dir, registry) = registry();
     let (token, _) = registry.create_token(HOUR).unwrap();
     let id = registry.enrol(&token, "web-1", "0.1.0").unwrap();
-    let mut session = registry.admit(&id, "web-1", "0.1.0", false, Kind::Publishing).unwrap();
+    let session = registry.admit(&id, "web-1", "0.1.0", false, Kind::Publishing).unwrap();
     registry.revoke(&id).unwrap();
     tokio::time::timeout(Duration::from_secs(1), session.ended()).await.unwrap();
     let refused = Some(AdmissionError::Revoked(id.clone()));
@@ -89,7 +89,7 @@ fn an_agent_is_found_by_its_id_a_beginning_of_it_and_its_host() {
 async fn a_later_connection_takes_the_place_of_an_earlier_one_of_its_kind() {
     let (_dir, registry) = registry();
     let open = |kind| registry.admit("x", "h", "1", true, kind).unwrap();
-    let (mut first, mut other) = (open(Kind::Publishing), open(Kind::Control));
+    let (first, other) = (open(Kind::Publishing), open(Kind::Control));
     let second = open(Kind::Publishing);
     assert_eq!(first.ended().await, End::Replaced);
     drop(first);

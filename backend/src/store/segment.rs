@@ -206,7 +206,6 @@ impl Segment {
         Reader::new(Arc::clone(&self.file), at)
     }
 
-<<<<<<< HEAD
     /// The same file as after a failed fsync, open in this way.
     #[cfg(test)]
     pub(super) fn overhanging(&self, file: File) -> Self {
@@ -220,8 +219,10 @@ impl Segment {
             overhangs: AtomicBool::new(true),
             used: AtomicBool::new(true),
             events: AtomicU64::new(0),
+            damaged: 0,
         }
-=======
+    }
+
     /// Bytes that were damaged when it was opened, and counted then.
     #[must_use]
     pub fn damaged(&self) -> u64 {
@@ -242,7 +243,6 @@ impl Segment {
             _ => Ok(()),
         };
         named.and_then(|()| self.path.parent().map_or(Ok(()), sync_dir)).map(|()| kept)
->>>>>>> 27d3172 (What is damaged on the disk is counted, kept aside and listed by gaps; events goes on after it and fails at its end)
     }
 
     /// Takes it off the disk. Who reads it can go on doing so.

@@ -287,3 +287,22 @@ async fn a_batch_that_is_not_what_it_says_is_refused_and_the_others_are_not() {
     );
     backend.stop();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn revoking_does_not_wait_for_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    // The first batch takes a minute to become durable; there is no room for a second one meanwhile.
+    let arguments = ["--plaintext", "--reserve", "1", "--waiting", "64", "--slow-disk", "60000"];
+    let backend = Backend::start(dir.path(), free_address(), &arguments);
+    let mut stream = Stream::open(channel(backend.address).await.unwrap(), "a").await.unwrap();
+    for sequence in 1..=3 {
+        stream.send(batch("a", sequence, 12_000)).await;
+    }
+    while backend.number("now", "waiting_bytes") < 32 << 10 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    printed(dir.path(), &["revoke", "a"]);
+    let answer = timeout(Duration::from_secs(5), stream.answer()).await.unwrap();
+    assert!(matches!(answer, Answer::Refused(refused) if refused.reason() == Refusal::Revoked));
+    assert_eq!(backend.number("now", "publishing_agents"), 0);
+}
