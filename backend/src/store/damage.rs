@@ -41,13 +41,11 @@ impl Damage {
     pub fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?.strip_suffix(".damaged")?;
         let parent = path.parent()?.file_name()?.to_str()?;
-        let (hour, events) = match parent.parse() {
-            Ok(hour) => (hour, 0),
-            Err(_) => {
-                let (_, rest) = name.split_once('-')?;
-                let (hour, events) = rest.rsplit_once('-')?;
-                (hour.parse().ok()?, events.parse().ok()?)
-            }
+        let (hour, events) = if let Ok(hour) = parent.parse() {
+            (hour, 0)
+        } else {
+            let (hour, events) = name.split_once('-')?.1.rsplit_once('-')?;
+            (hour.parse().ok()?, events.parse().ok()?)
         };
         // It got its name, or was made, when the damage was noticed.
         let metadata = fs::metadata(path).ok()?;

@@ -215,17 +215,17 @@ impl Index {
     /// To be written, in parts that are not too large for a record.
     #[must_use]
     pub fn checkpoints(&self) -> Vec<Checkpoint> {
-        let mut parts = vec![Checkpoint::default()];
-        let mut bytes = 0;
+        let (mut parts, mut part, mut bytes) = (Vec::new(), Checkpoint::default(), 0);
         for entered in self.checkpoint().streams {
             let size = entered.encoded_len();
             if bytes + size > PART && bytes > 0 {
-                parts.push(Checkpoint::default());
+                parts.push(std::mem::take(&mut part));
                 bytes = 0;
             }
             bytes += size;
-            parts.last_mut().expect("there is always one").streams.push(entered);
+            part.streams.push(entered);
         }
+        parts.push(part);
         parts
     }
 
@@ -405,7 +405,9 @@ mod tests {
         let parts = index.checkpoints();
         assert!(parts.len() > 5 && parts.iter().all(|part| part.encoded_len() < 2 * PART), "{}", parts.len());
         let mut bytes = Vec::new();
-        parts.into_iter().for_each(|part| encode(&Record::Checkpoint(part), &mut bytes));
+        for part in parts {
+            encode(&Record::Checkpoint(part), &mut bytes);
+        }
         let mut file = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut file, &bytes).unwrap();
         let mut reader = Reader::new(std::sync::Arc::new(file), 0);

@@ -210,7 +210,8 @@ impl Store {
     pub(crate) fn break_writer(&self) {
         let room = Arc::clone(&self.waiting).try_acquire_many_owned(1).expect("there is room");
         let request = Request { stored: Stored::default(), reply: oneshot::channel().0, room };
-        let _ends = locks::lock(&self.requests).as_ref().map(|requests| requests.send(request));
+        let requests = locks::lock(&self.requests).clone().expect("the store is open");
+        drop(requests.send(request));
     }
 
     /// Writes what waits and closes the files.

@@ -127,10 +127,10 @@ fn write(
             }
         }
         let damaged = reader.damaged() + (segment.end() - reader.whole());
-        let lost = segment.events().saturating_sub(added);
-        if damaged > 0 || lost > 0 {
+        let missing = segment.events().saturating_sub(added);
+        if damaged > 0 || missing > 0 {
             // Before the Parquet file has its name: then the log is not looked at any more.
-            keep_damaged(state, segment, damaged, lost);
+            keep_damaged(state, segment, damaged, missing);
         }
     }
     let mut index = locks::read(&state.index).clone();

@@ -76,7 +76,9 @@ impl Segment {
     pub fn create(dir: &Path, number: u64, hour: Hour, index: Vec<Checkpoint>) -> io::Result<Self> {
         let path = dir.join(format!("{number:012}-{hour}.wal"));
         let mut bytes = Vec::new();
-        index.into_iter().for_each(|part| record::encode(&Record::Checkpoint(part), &mut bytes));
+        for part in index {
+            record::encode(&Record::Checkpoint(part), &mut bytes);
+        }
         let write = || {
             let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
             file.write_all_at(&bytes, 0)?;
