@@ -161,7 +161,8 @@ async fn main() {
     let mut writer = PartitionWriter::create(dir.path(), Hour::of(START), 1, 1).unwrap();
     for sequence in 0..usize::try_from(BATCHES).unwrap() {
         for batches in &batches {
-            writer.add(1, &Stored { received: START, batch: Some(batches[sequence].clone()) }).unwrap();
+            let batch = Some(batches[sequence].clone());
+            writer.add(1, &Stored { received: START, batch, starts_after: 0 }).unwrap();
         }
     }
     let partition = writer.finish(&nightjar_backend::store::index::Index::default()).unwrap();

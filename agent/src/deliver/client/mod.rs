@@ -144,10 +144,12 @@ impl Client {
             let is_refused = matches!(problem, SessionError::Refused { .. });
             let text = problem.to_string();
             let is_due = self.notices.is_due(&text, Instant::now());
-            match problem.is_lasting() {
-                _ if !is_due => tracing::debug!(%problem, ?wait, "not connected to the backend"),
-                true => tracing::error!(%problem, ?wait, "not connected to the backend"),
-                false => tracing::warn!(%problem, ?wait, "not connected to the backend"),
+            if !is_due {
+                tracing::debug!(%problem, ?wait, "not connected to the backend");
+            } else if problem.is_lasting() {
+                tracing::error!(%problem, ?wait, "not connected to the backend");
+            } else {
+                tracing::warn!(%problem, ?wait, "not connected to the backend");
             }
             self.status.send_modify(|status| {
                 status.enter(if is_refused { State::Refused } else { State::Waiting });

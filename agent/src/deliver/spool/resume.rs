@@ -21,6 +21,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::{
     core::Core,
     marks::Renumbered,
+    segment::Segment,
     types::{BootId, Lane, Position},
 };
 
@@ -108,6 +109,6 @@ impl Core {
 
     /// Where each segment ends.
     fn waits(&self, lane: Lane) -> impl Iterator<Item = Position> {
-        self.lanes[lane.index()].segments.iter().map(|segment| segment.last_position())
+        self.lanes[lane.index()].segments.iter().map(Segment::last_position)
     }
 }
