@@ -55,6 +55,7 @@ pub fn levels(store: &Store, registry: &Registry, tails: &Tails) -> Vec<Count> {
         ("live_log_bytes", catalog.segments.values().map(|segment| segment.end()).sum()),
         ("partitions", number(catalog.partitions.len())),
         ("partition_events", catalog.partitions.iter().map(|partition| partition.rows).sum()),
+        ("damaged_files", number(locks::lock(&store.state().damages).len())),
         ("partition_bytes", catalog.partitions.iter().map(|partition| partition.bytes).sum()),
     ];
     rows.map(|(name, value)| Count { name: name.to_owned(), value }).into()

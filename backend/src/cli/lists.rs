@@ -189,7 +189,7 @@ pub async fn gaps(dir: &Path, as_json: bool) -> Result<()> {
         if as_json {
             let object = json!({
                 "agent": gap.agent, "boot": gap.boot, "epoch": gap.epoch, "lane": lane, "from": gap.from,
-                "to": gap.to, "since": gap.since, "told": !gap.reason.is_empty(), "reason": gap.reason,
+                "to": gap.to, "since": gap.since, "told": !gap.reason.is_empty() && !gap.agent.is_empty(), "reason": gap.reason,
                 "events": gap.events, "first_time": gap.first_time, "last_time": gap.last_time,
             });
             println!("{object}");

@@ -41,10 +41,13 @@ impl Damage {
     pub fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?.strip_suffix(".damaged")?;
         let parent = path.parent()?.file_name()?.to_str()?;
+        let (first, rest) = name.split_once('-')?;
+        let _: u64 = first.parse().ok()?;
         let (hour, events) = if let Ok(hour) = parent.parse() {
+            let _: u64 = rest.parse().ok()?;
             (hour, 0)
         } else {
-            let (hour, events) = name.split_once('-')?.1.rsplit_once('-')?;
+            let (hour, events) = rest.rsplit_once('-')?;
             (hour.parse().ok()?, events.parse().ok()?)
         };
         // It got its name, or was made, when the damage was noticed.

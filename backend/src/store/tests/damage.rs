@@ -14,6 +14,8 @@ async fn files_that_are_not_of_this_program_are_left_alone_and_counted() {
         dir.path().join(WAL).join("notes.txt"),
         dir.path().join(WAL).join("x-2026-11-22T19.wal"),
         hour.join("copy.parquet"),
+        hour.join("notes.damaged"),
+        dir.path().join(WAL).join("x-2026-11-22T19-1.damaged"),
         dir.path().join(EVENTS).join("README"),
     ];
     for path in &foreign {
@@ -21,7 +23,8 @@ async fn files_that_are_not_of_this_program_are_left_alone_and_counted() {
     }
     fs::create_dir(dir.path().join(WAL).join("000000000900-2026-11-22T19.wal")).unwrap();
     let store = Store::open(dir.path(), LIMITS).unwrap();
-    assert_eq!(store.state.counters.foreign.load(Ordering::Relaxed), 5);
+    assert_eq!(store.state.counters.foreign.load(Ordering::Relaxed), 7);
+    assert_eq!(damages(&store), []);
     assert!(foreign.iter().all(|path| path.exists()));
     assert_eq!(ids(&store), expected(1..=3));
     put_all(&store, [4]).await;
