@@ -9,13 +9,14 @@ use crate::{
     process::{Backend, free_address},
 };
 
-/// Most memory of a backend with a thousand agents that all send at once: 64 MiB of batches that wait for the disk, as
-/// much again in windows of HTTP/2 and in batches that are looked through, and what connections take by themselves.
-const MOST_MEMORY: u64 = 384 << 20;
+/// Most memory of a backend with a thousand agents that all send more than the disk takes: 64 MiB of batches that wait for
+/// it, as much again while they are written, and of each agent a window of HTTP/2, a batch that is read, one that waits to
+/// be let in, and what a connection takes by itself.
+const MOST_MEMORY: u64 = (128 << 20) + AGENTS * ((128 + 2 * 120 + 48) << 10);
 
 const AGENTS: u64 = 1000;
 const BATCHES: u64 = 8;
-/// Of characters that hardly compress: 60 KiB a batch.
+/// Of characters that hardly compress: 60 KiB a batch, twice of which is 120.
 const PADDING: usize = 12 << 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -23,13 +24,14 @@ async fn a_thousand_agents_are_served_in_bounded_memory() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let backend = Backend::start(dir.path(), free_address(), &["--plaintext"]);
+    // So slow that what agents may send before anybody waits for the disk is sent.
+    let backend = Backend::start(dir.path(), free_address(), &["--plaintext", "--slow-disk", "100"]);
     let address = backend.address;
     let start = Instant::now();
     let agent = |number: u64| async move {
         let agent = format!("agent-{number}");
         let mut stream = Stream::open(channel(address).await.unwrap(), &agent).await.unwrap();
-        let content = batch(&agent, 1, PADDING);
+        let content = batch(&agent, 1, 2 * PADDING);
         for sequence in 1..=BATCHES {
             stream.send(nightjar_proto::v1::Batch { sequence, ..content.clone() }).await;
         }
