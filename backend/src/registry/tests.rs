@@ -158,7 +158,9 @@ fn a_revocation_is_not_undone_by_what_is_written_at_the_same_time() {
     }
     std::thread::scope(|scope| {
         let flushing = scope.spawn(|| (0..40).for_each(|_| registry.flush().unwrap()));
-        ids.iter().for_each(|id| registry.revoke(id).unwrap());
+        for id in &ids {
+            registry.revoke(id).unwrap();
+        }
         flushing.join().unwrap();
     });
     drop(registry);
