@@ -121,6 +121,7 @@ fn connections_that_are_reset_in_the_middle_of_a_batch_cost_nothing() {
     thread::sleep(5 * SECOND);
     feeder.end();
     let resets = relay.resets();
+    assert!(resets > 10, "{resets} connections were reset");
     feeder.live_for(SECOND);
     feeder.end();
     assert_eq!(expect_all(&format!("{resets} resets in mid-batch"), &backend, &feeder), 0);
