@@ -23,6 +23,8 @@ pub(crate) struct Explained<'a, E>(pub &'a E);
 
 const ANOTHER_AUTHORITY: &str =
     "another authority has signed it: is it the right backend? Enrol this agent again if it was set up anew";
+/// What to do where the agent's own certificate is too old.
+pub(crate) const CERTIFICATE_ENDED: &str = "this agent's certificate has ended; enrol it again";
 const ANOTHER_BACKEND: &str = "this agent's certificate is of another backend; enrol it again";
 
 /// What is in a text of rustls or the system, and what to do then. The first that fits counts.
@@ -35,7 +37,7 @@ const MENDS: &[(&str, &str)] = &[
         "certificate: certificate not valid for name",
         "use a name that the certificate has, or set the server name",
     ),
-    ("alert: CertificateExpired", "this agent's certificate has ended; enrol it again"),
+    ("alert: CertificateExpired", CERTIFICATE_ENDED),
     ("alert: CertificateRequired", "the backend wants a certificate of this agent; enrol it"),
     ("alert: UnknownCA", ANOTHER_BACKEND),
     ("alert: DecryptError", ANOTHER_BACKEND),

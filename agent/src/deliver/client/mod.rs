@@ -19,7 +19,11 @@ mod notices;
 mod status;
 mod wire;
 
-use std::{collections::VecDeque, convert::Infallible, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    time::{Duration, SystemTime},
+};
 
 use nightjar_proto::v1::{
     self as proto, PublishRequest, PublishResponse, Refusal, ingest_client::IngestClient,
@@ -44,7 +48,7 @@ use self::{
 use crate::deliver::{
     backoff::Backoff,
     batch::MOST_COMPRESSED,
-    channel,
+    channel::{self, CERTIFICATE_ENDED},
     connect::Target,
     spool::{Content, Entry, Lane, Loss, Position, Reader, Reason},
     tls::Tls,
@@ -142,20 +146,32 @@ impl Client {
                 _ => backoff.wait(),
             };
             let is_refused = matches!(problem, SessionError::Refused { .. });
-            let text = problem.to_string();
+            let text = self.explained(&problem);
             let is_due = self.notices.is_due(&text, Instant::now());
             if !is_due {
-                tracing::debug!(%problem, ?wait, "not connected to the backend");
+                tracing::debug!(problem = %text, ?wait, "not connected to the backend");
             } else if problem.is_lasting() {
-                tracing::error!(%problem, ?wait, "not connected to the backend");
+                tracing::error!(problem = %text, ?wait, "not connected to the backend");
             } else {
-                tracing::warn!(%problem, ?wait, "not connected to the backend");
+                tracing::warn!(problem = %text, ?wait, "not connected to the backend");
             }
             self.status.send_modify(|status| {
                 status.enter(if is_refused { State::Refused } else { State::Waiting });
                 status.last_error = Some(text);
             });
             self.wait(wait).await;
+        }
+    }
+
+    /// What went wrong. Whoever refuses a certificate cannot always say so before the connection is gone.
+    fn explained(&mut self, problem: &SessionError) -> String {
+        let ended =
+            |tls: &mut Tls| tls.identity().is_ok_and(|identity| identity.expires <= SystemTime::now());
+        let text = problem.to_string();
+        if !text.contains(CERTIFICATE_ENDED) && self.tls.as_mut().is_some_and(ended) {
+            format!("{text}; {CERTIFICATE_ENDED}")
+        } else {
+            text
         }
     }
 
