@@ -183,19 +183,22 @@ pub async fn start(settings: Settings) -> Result<Running> {
     Ok(Running { address, store, registry, stop, tasks })
 }
 
-/// Makes the data directory, or takes it from others where it was made by somebody else: events of all hosts are for their
-/// owner alone.
+/// Makes the data directory, for its owner alone. The mode of one that is there is left as it is: it may be a directory that
+/// others use too. What is made in it nobody else can read, by the umask of the process.
 fn private(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let mode = fs::metadata(dir)?.permissions().mode();
     if mode & 0o077 != 0 {
-        tracing::warn!("{} had mode {:o}; it is for its owner alone now", dir.display(), mode & 0o777);
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+        tracing::warn!(
+            "{} has mode {:o}; others can see what files are in it: chmod 700",
+            dir.display(),
+            mode & 0o7777
+        );
     }
     Ok(())
 }
 
-/// Only this user may ask. Nobody else gets to the socket before its mode is set, as the data directory is [`private`].
+/// Only this user may ask. The umask keeps others from it until its mode is set.
 fn bind(path: &Path) -> io::Result<UnixListener> {
     // The lock of the data directory is held: whoever had the socket is gone.
     let _not_there = fs::remove_file(path);

@@ -328,6 +328,19 @@ fn wrong(path: &Path, error: &dyn std::fmt::Display) -> TlsError {
 
 // === impl Connection ===
 
+impl Connection {
+    /// Fails when it is to be closed. Whatever is done with it asks: from a peer that takes nothing nothing is read either.
+    fn go_on(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if let Some(end) = &mut self.end
+            && end.as_mut().poll(context).is_pending()
+        {
+            return Ok(());
+        }
+        self.end = None;
+        Err(io::ErrorKind::TimedOut.into())
+    }
+}
+
 impl Connected for Connection {
     type ConnectInfo = Peer;
 
@@ -342,11 +355,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         to: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // A connection of HTTP/2 is always being read.
-        if !matches!(self.end.as_mut().map(|end| end.as_mut().poll(context)), Some(Poll::Pending)) {
-            self.end = None;
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
+        self.go_on(context)?;
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(context, to),
             Stream::Tls(stream) => Pin::new(stream).poll_read(context, to),
@@ -360,6 +369,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.go_on(context)?;
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
@@ -367,6 +377,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.go_on(context)?;
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_flush(context),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
@@ -374,6 +385,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.go_on(context)?;
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),

@@ -27,7 +27,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const RATE: u64 = 10_000;
 /// How far back a killed feeder's mark is, on the average: it sets one each 50 ms, half of which has passed, and the rest is
 /// what the spool takes to write all before it while other tests have the CPUs.
-const MOST_UNMARKED_MS: u64 = 70;
+const MOST_UNMARKED_MS: u64 = 120;
 
 /// A feeder and its backend in one folder.
 fn pair(backend_args: &[&str], feeder_args: &[&str]) -> (TempDir, Backend, Feeder) {
@@ -60,6 +60,7 @@ fn expect_all_but_absences(name: &str, backend: &Backend, feeder: &Feeder, kills
             );
             let told = made.iter().filter(|(_, time)| is_told(*time)).count() as u64;
             let most = kills * RATE * MOST_UNMARKED_MS / 1000;
+            assert!(made.len() as u64 > kills * 100, "{name}: hardly one of its lives made something");
             assert!(told < most, "{name}: {told} events were made in times that were told, more than {most}");
             assert_eq!(backend.counts().missing, 0, "{name}: {}", backend.says(&["gaps"]));
             return;

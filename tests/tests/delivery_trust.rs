@@ -3,7 +3,14 @@
 //! The agent's part is that of the feeder, enrolled by the real program; the backend is the real one. As with other faults
 //! it is counted what was made, what is stored and how often.
 
-use std::{fs, io::Read as _, net::TcpListener, path::Path, thread, time::Duration};
+use std::{
+    fs,
+    io::Read as _,
+    net::TcpListener,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use nightjar_backend::ca::{self, Authority};
 use nightjar_tests::{Backend, Feeder, Relay, expect_all};
@@ -122,8 +129,12 @@ fn certificates_of_both_sides_change_while_events_flow() {
         assert!(authority.refresh(&[format!("name-{change}.example")]).expect("a certificate"));
         assert_ne!(fs::read(&server).expect("a certificate"), before.1);
         certify(&backend, &feeder, YEAR);
-        thread::sleep(4 * SECOND);
-        assert!(relay.connections() > before.0, "the new certificate was not taken");
+        let end = Instant::now() + 20 * SECOND;
+        while relay.connections() == before.0 {
+            assert!(Instant::now() < end, "the new certificate was not taken");
+            thread::sleep(SECOND / 10);
+        }
+        thread::sleep(SECOND);
     }
     feeder.end();
     assert_eq!(expect_all("certificates changed three times", &backend, &feeder), 0);
@@ -151,12 +162,15 @@ fn an_agent_that_is_revoked_while_it_sends_keeps_what_was_not_acknowledged() {
     let number = |name: &str| said[name].as_u64().expect("a number");
     assert_eq!((said["state"].as_str(), twice), (Some("refused"), 0), "{said}");
     assert!(stored.len() > 5000 && number("waiting") > 10_000, "{said}");
-    assert_eq!((stored.len() as u64, number("lost")), (number("acknowledged"), 0), "{said}");
+    // What was on its way to the disk may be stored, and the agent not have heard of it.
+    let unheard = (stored.len() as u64).checked_sub(number("acknowledged"));
+    assert!(unheard.is_some_and(|events| events < 10_000), "{said}");
+    assert_eq!(number("lost"), 0, "{said}");
     assert_eq!(number("acknowledged") + number("waiting"), made, "{said}");
 
     // The next life is not let in either, and nothing of the rest is gone. It has told when it was not there, by one event.
     let said = live_in_vain(&backend, &mut feeder);
-    let left = feeder.made().len() as u64 - stored.len() as u64 + 1;
+    let left = feeder.made().len() as u64 - number("acknowledged") + 1;
     assert_eq!((said["state"].as_str(), said["waiting"].as_u64()), (Some("refused"), Some(left)), "{said}");
 }
 

@@ -237,17 +237,22 @@ impl Registry {
         }
     }
 
-    /// Shuts an agent out, now and until it is enrolled again under another name.
+    /// Shuts an agent out, now and until it is enrolled again under another name. It is out at once, whatever the disk does.
     ///
     /// # Errors
-    /// When there is no such agent, or it cannot be written.
+    /// When there is no such agent. When it cannot be written: then it is out as long as this process runs, and
+    /// [`flush`](Self::flush) tries to write it again.
     pub fn revoke(&self, id: &str) -> Result<(), AdmissionError> {
-        self.change(id, |agent| {
-            agent.revoked = now();
+        let revoke = |agent: &mut Agent| {
+            if agent.revoked == 0 {
+                agent.revoked = now();
+            }
             Ok(())
-        })?;
+        };
+        let unknown = || AdmissionError::Unknown(id.to_owned());
+        locks::write(&self.agents).get_mut(id).ok_or_else(unknown).and_then(revoke)?;
         self.sessions.end(id, End::Revoked);
-        Ok(())
+        self.change(id, revoke)
     }
 
     /// Takes note of when the certificate ends that an agent was given, in nanoseconds since 1970.

@@ -136,6 +136,10 @@ async fn a_disk_that_stands_still_makes_only_those_wait_who_write() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert!(writers.iter().all(|writer| !writer.is_finished()));
+    // Who is shut out does not wait for the disk.
+    assert!(registry.agents()[0].1.revoked > 0);
+    let back = registry.admit("a", "h", "1", false, Kind::Publishing);
+    assert!(matches!(back, Err(AdmissionError::Revoked(_))));
     held.abort().unwrap();
     for writer in writers {
         writer.await.unwrap();

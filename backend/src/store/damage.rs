@@ -73,7 +73,11 @@ impl Damage {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        if let Some(hour) = self.path.parent() {
+        let parent = self.path.parent();
+        let is_hour = |parent: &&Path| {
+            parent.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<Hour>().is_ok())
+        };
+        if let Some(hour) = parent.filter(is_hour) {
             // Of an hour that has no other files any more.
             let _others_are_there = fs::remove_dir(hour);
         }

@@ -243,7 +243,7 @@ impl Partition {
             Err(error) => return Err(PartitionError::Io { path: self.path.clone(), error }),
         };
         let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new());
-        let metadata = metadata.map_err(|error| wrong(&self.path, error))?;
+        let metadata = metadata.map_err(|error| unreadable(&self.path, error))?;
         let mut failed = None;
         for group in 0..metadata.metadata().num_row_groups() {
             let file =
@@ -255,7 +255,7 @@ impl Partition {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        failed.map_or(Ok(ControlFlow::Continue(())), |error| Err(wrong(&self.path, error)))
+        failed.map_or(Ok(ControlFlow::Continue(())), |error| Err(unreadable(&self.path, error)))
     }
 
     /// Takes it off the disk.
@@ -361,4 +361,16 @@ fn column<'a, A: Array + 'static>(rows: &'a RecordBatch, name: &str) -> Result<&
 
 fn wrong(path: &Path, error: ParquetError) -> PartitionError {
     PartitionError::Damaged { path: path.to_owned(), error }
+}
+
+/// By what the system said, if it did, as that may pass; else by the content.
+fn unreadable(path: &Path, error: ParquetError) -> PartitionError {
+    let of_system = |cause: &io::Error| cause.raw_os_error().map(io::Error::from_raw_os_error);
+    match &error {
+        ParquetError::External(cause) => match cause.downcast_ref().and_then(of_system) {
+            Some(error) => PartitionError::Io { path: path.to_owned(), error },
+            None => wrong(path, error),
+        },
+        _ => wrong(path, error),
+    }
 }

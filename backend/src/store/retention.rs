@@ -6,8 +6,8 @@
 //! the process runs, and warns; only when the wall clock was ahead for [`GRACE`] of running is it believed. So nothing is
 //! dropped sooner than that after a step, and what is really old is dropped a day late.
 //!
-//! It is kept in `DIR/retention` as the hour and the hours of the grace that are over, `2026-11-22T19 3`, so that a restart
-//! neither believes a step nor begins to doubt anew. Without that file it begins at the newest hour that is stored.
+//! It is kept in `DIR/retention` as the hour and the minutes of the grace that are over, `2026-11-22T19 180`, so that a
+//! restart neither believes a step nor begins to doubt anew. Without that file it begins at the newest hour that is stored.
 
 use std::{
     fs::{self, File},
@@ -22,6 +22,9 @@ use crate::hour::Hour;
 pub const GRACE: Duration = Duration::from_hours(24);
 
 const HOUR: Duration = Duration::from_hours(1);
+/// How often it is kept.
+const KEPT_EVERY: Duration = Duration::from_mins(10);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// See the head of this module.
 #[derive(Debug)]
@@ -50,7 +53,7 @@ impl RetentionClock {
             Some((hour.parse().ok()?, ahead.parse().ok()?))
         });
         let (hour, ahead): (Hour, u32) = saved.unwrap_or((newest.unwrap_or(wall), 0));
-        Self { path, hour, ran: Duration::ZERO, ahead: HOUR.saturating_mul(ahead), wall: None, saved: None }
+        Self { path, hour, ran: Duration::ZERO, ahead: MINUTE.saturating_mul(ahead), wall: None, saved: None }
     }
 
     /// The hour now.
@@ -59,9 +62,11 @@ impl RetentionClock {
         self.hour
     }
 
-    /// Takes note of the wall clock, so long after the time before. Gives the hour now.
+    /// Takes note of the wall clock, so long after the time before, in which the host may have been suspended. Gives the hour
+    /// now.
     pub fn tick(&mut self, wall: Hour, elapsed: Duration) -> Hour {
-        let stepped = self.wall.replace(wall).is_some_and(|before| wall.0 > before.0 + 1);
+        let passed = elapsed.as_secs().div_ceil(HOUR.as_secs());
+        let stepped = self.wall.replace(wall).is_some_and(|before| wall.0 > before.0 + passed.max(1));
         if wall.0 <= self.hour.0 + 1 {
             if wall != self.hour {
                 self.ran = Duration::ZERO;
@@ -86,21 +91,23 @@ impl RetentionClock {
         self.hour
     }
 
-    /// Once an hour, or when something happens.
+    /// Now and then, or when something happens.
     fn save(&mut self, wall: Hour) {
-        let is = (self.hour, self.ahead.as_secs() / HOUR.as_secs());
-        if self.saved == Some(is) {
+        let hour = self.hour;
+        let ahead = self.ahead.as_secs() / KEPT_EVERY.as_secs() * (KEPT_EVERY.as_secs() / 60);
+        if self.saved == Some((hour, ahead)) {
             return;
         }
-        let (hour, ahead) = is;
-        if wall.0 > hour.0 + 1 {
-            let left = (GRACE.as_secs() / HOUR.as_secs()).saturating_sub(ahead);
+        let is_told =
+            self.saved.is_some_and(|(before, minutes)| (before, minutes / 60) == (hour, ahead / 60));
+        if wall.0 > hour.0 + 1 && !is_told {
+            let left = (GRACE.as_secs() / HOUR.as_secs()).saturating_sub(ahead / 60);
             tracing::warn!(
                 "the clock says {wall}, but by what is stored and how long this runs it is {hour}; if it says so for {left} \
                  more hours it is believed, and what is too old by it is dropped: set it right before, or raise --retention"
             );
         }
-        self.saved = Some(is);
+        self.saved = Some((hour, ahead));
         if let Err(error) = self.write(&format!("{hour} {ahead}\n")) {
             tracing::warn!(
                 "{}: {error}; after a restart the clock of the retention begins anew",
@@ -156,6 +163,43 @@ mod tests {
         assert_eq!(clock.tick(Hour(START + 23), HOUR).0, START + 23);
         assert_eq!(ticks(&mut clock, |hour| START + 23 + step + hour, 23), START + 23 + 23);
         assert_eq!(ticks(&mut clock, |hour| START + 46 + step + hour, 2), START + 46 + step + 1);
+    }
+
+    #[test]
+    fn a_host_that_sleeps_every_night_is_believed_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut clock = open(&dir, START, START);
+        // Off for a week, then eight hours of each day are one tick.
+        let mut wall = START + 7 * 24;
+        let mut believed = None;
+        for day in 0..3 {
+            for _ in 0..16 {
+                for _ in 0..60 {
+                    clock.tick(Hour(wall), MINUTE);
+                }
+                wall += 1;
+            }
+            wall += 7;
+            if clock.tick(Hour(wall), 8 * HOUR).0 == wall {
+                believed = believed.or(Some(day));
+            }
+        }
+        assert_eq!(believed, Some(0));
+    }
+
+    #[test]
+    fn restarts_within_the_hour_do_not_keep_it_from_believing() {
+        let dir = tempfile::tempdir().unwrap();
+        let wall = START + 7 * 24;
+        let hour = |minute: u64| Hour(wall + minute / 60);
+        let mut believed = false;
+        for start in (0..40 * 60).step_by(30) {
+            let mut clock = RetentionClock::open(dir.path(), Some(Hour(START)), hour(start));
+            for minute in start..start + 30 {
+                believed |= clock.tick(hour(minute), MINUTE) == hour(minute);
+            }
+        }
+        assert!(believed);
     }
 
     #[test]

@@ -7,12 +7,15 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     EVENTS, Limits,
@@ -36,11 +39,11 @@ const STEP: Duration = Duration::from_millis(100);
 
 /// Looks after the files until `stop`.
 pub fn run(state: &State, limits: Limits, clock: &mut RetentionClock, stop: &AtomicBool) {
-    let mut last: Option<Instant> = None;
+    let mut last: Option<Duration> = None;
     while !stop.load(Ordering::Acquire) {
-        let elapsed = last.map_or(INTERVAL, |last| last.elapsed());
+        let elapsed = last.map_or(INTERVAL, |last| since_boot().saturating_sub(last));
         if elapsed >= INTERVAL {
-            last = Some(Instant::now());
+            last = Some(since_boot());
             let wall = Hour::of(now());
             let kept_by = clock.tick(wall, elapsed);
             state.keep_by(kept_by);
@@ -48,6 +51,13 @@ pub fn run(state: &State, limits: Limits, clock: &mut RetentionClock, stop: &Ato
         }
         std::thread::sleep(STEP);
     }
+}
+
+/// Counts on while the host is suspended.
+fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// Does what there is to do in an hour of the wall clock, and in one by which events are dropped.
@@ -130,7 +140,7 @@ fn write(
         let missing = segment.events().saturating_sub(added);
         if damaged > 0 || missing > 0 {
             // Before the Parquet file has its name: then the log is not looked at any more.
-            keep_damaged(state, segment, damaged, missing);
+            keep_damaged(state, segment, damaged, missing).map_err(failed)?;
         }
     }
     let mut index = locks::read(&state.index).clone();
@@ -138,18 +148,20 @@ fn write(
     writer.finish(&index)
 }
 
-fn keep_damaged(state: &State, segment: &Segment, damaged: u64, lost: u64) {
+/// That it is damaged must be written down before the file goes; else it is tried again later.
+fn keep_damaged(state: &State, segment: &Segment, damaged: u64, lost: u64) -> io::Result<()> {
     let number = segment.number;
-    let kept = match segment.keep_damaged(lost) {
+    let kept = segment.keep_damaged(lost)?;
+    if !state.list_damage(&kept) {
         // This is not the first attempt.
-        Ok(kept) if !state.list_damage(&kept) => return,
-        Ok(kept) => format!("it is kept as {}, and gaps lists it", kept.display()),
-        Err(error) => format!("it cannot be kept, and gaps does not list it: {error}"),
-    };
+        return Ok(());
+    }
     count(&state.counters.damaged, damaged.saturating_sub(segment.damaged()));
     tracing::error!(
-        "file {number} of the log has {damaged} bytes that are not as they were written; {lost} events are lost; {kept}"
+        "file {number} of the log has {damaged} bytes that are not as they were written; {lost} events are lost; it is kept as {}, and gaps lists it",
+        kept.display()
     );
+    Ok(())
 }
 
 fn drop_old(state: &State, limits: Limits, kept_by: Hour) {

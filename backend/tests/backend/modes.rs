@@ -11,7 +11,7 @@ use rustix::{fs::Mode, process::umask};
 use crate::process::{Backend, free_address};
 
 #[test]
-fn what_is_on_the_disk_is_for_its_owner_alone_whatever_was_there_and_whatever_the_umask_is() {
+fn what_is_made_on_the_disk_is_for_its_owner_alone_whatever_the_umask_is() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
     fs::create_dir(&path).unwrap();
@@ -20,7 +20,9 @@ fn what_is_on_the_disk_is_for_its_owner_alone_whatever_was_there_and_whatever_th
     let before = umask(Mode::empty());
     let backend = Backend::start(&path, free_address(), &[]);
     umask(before);
-    let mut modes = vec![(path.clone(), mode(&path))];
+    // It may be there for others too.
+    assert_eq!(mode(&path) & 0o777, 0o755);
+    let mut modes = Vec::new();
     let mut folders = vec![path.clone()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
@@ -35,6 +37,15 @@ fn what_is_on_the_disk_is_for_its_owner_alone_whatever_was_there_and_whatever_th
     modes.retain(|(path, _)| !path.ends_with("tls/ca.pem"));
     let open: Vec<_> = modes.iter().filter(|(_, mode)| mode & 0o077 != 0).collect();
     assert!(open.is_empty(), "{open:?}");
+    backend.stop();
+}
+
+#[test]
+fn a_data_directory_that_is_made_is_for_its_owner_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let backend = Backend::start(&path, free_address(), &[]);
+    assert_eq!(mode(&path) & 0o777, 0o700);
     backend.stop();
 }
 

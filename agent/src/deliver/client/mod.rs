@@ -147,7 +147,12 @@ impl Client {
             };
             let is_refused = matches!(problem, SessionError::Refused { .. });
             let text = self.explained(&problem);
-            let is_due = self.notices.is_due(&text, Instant::now());
+            // A refusal may have numbers in it that change all the time.
+            let what = match &problem {
+                SessionError::Refused { reason, .. } => reason.as_str_name(),
+                _ => &text,
+            };
+            let is_due = self.notices.is_due(what, Instant::now());
             if !is_due {
                 tracing::debug!(problem = %text, ?wait, "not connected to the backend");
             } else if problem.is_lasting() {
