@@ -100,7 +100,7 @@ fn a_backend_that_is_killed_every_three_seconds_has_each_event_once() {
     }
     feeder.end();
     // What waits when an agent ends is sent when it begins again.
-    feeder.live_for(SECOND);
+    feeder.live_for(3 * SECOND);
     feeder.end();
     assert_eq!(expect_all("backend killed every 3 s", &backend, &feeder), 0);
 }
@@ -184,7 +184,8 @@ fn a_full_spool_and_a_full_disk_cost_what_is_counted_and_told() {
     backend.kill();
     thread::sleep(15 * SECOND);
     backend.again();
-    thread::sleep(5 * SECOND);
+    // It is tried again each ten seconds.
+    thread::sleep(12 * SECOND);
     let said = feeder.end();
     assert!(feeder.made().len() > 300_000, "{said}");
     let lost = expect_all("spool of 8 MiB on a tmpfs of 6 MiB", &backend, &feeder);
