@@ -17,6 +17,8 @@ const CONFIGURATION: &str = "kernel: {bulk_ring_size: 256MiB}\n";
 /// How long it may take until all is told.
 const PATIENCE: Duration = Duration::from_mins(3);
 const LOOK: Duration = Duration::from_millis(500);
+/// When nothing came for so long nothing more comes.
+const STILL: Duration = Duration::from_secs(20);
 
 /// One after another: each of them takes all of the machine.
 static TURN: Mutex<()> = Mutex::new(());
@@ -30,13 +32,18 @@ fn events(agent: &Agent, host: &Host) -> Vec<Event> {
     agent.network_events(&format!("\"namespace\":{},", host.namespace()), 0)
 }
 
-/// Waits until as many lines are told of sockets of a host.
+/// Waits until as many lines are told of sockets of a host, or no more come.
 fn await_events(agent: &Agent, host: &Host, count: usize) -> Vec<Event> {
     let namespace = format!("\"namespace\":{},", host.namespace());
-    let deadline = Instant::now() + PATIENCE;
-    while agent.count_network_events(&namespace) < count && Instant::now() < deadline {
+    let (mut told, mut since) = (0, Instant::now());
+    while told < count && since.elapsed() < STILL {
         thread::sleep(LOOK);
+        let now = agent.count_network_events(&namespace);
+        if now > told {
+            (told, since) = (now, Instant::now());
+        }
     }
+    println!("{told} events of {count} that are waited for");
     // Those that should not come.
     thread::sleep(Duration::from_secs(3));
     events(agent, host)

@@ -9,7 +9,11 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
@@ -33,13 +37,16 @@ const STALLING: usize = 700;
 
 /// A TLS connection without a certificate, on which nothing is ever said.
 async fn stranger(address: SocketAddr, dir: &Path) -> io::Result<TlsStream<TcpStream>> {
+    stranger_on(TcpStream::connect(address).await?, dir).await
+}
+
+async fn stranger_on(stream: TcpStream, dir: &Path) -> io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(dir.join("tls/ca.pem")).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
     let builder = builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
     let mut config = builder.with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = TcpStream::connect(address).await?;
     TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream).await
 }
 
@@ -89,6 +96,30 @@ async fn strangers_take_no_place_of_an_agent_and_do_not_stay() {
         assert!(age < Duration::from_secs(25), "a stranger stayed for {age:?}");
     }
     drop(stalling);
+    backend.stop();
+}
+
+/// Asks again and again whether the backend is there and never reads that it is, until that closes the connection.
+async fn ask_and_hear_nothing(mut stream: TlsStream<TcpStream>) {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    let mut bytes = [PREFACE, SETTINGS].concat();
+    while stream.write_all(&bytes).await.is_ok() {
+        bytes = PING.repeat(1000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_that_hears_nothing_does_not_stay_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = Backend::start(dir.path(), free_address(), &[]);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let stream = socket.connect(backend.address).await.unwrap();
+    let stream = stranger_on(stream, dir.path()).await.unwrap();
+    let asking = timeout(Duration::from_secs(25), ask_and_hear_nothing(stream));
+    asking.await.expect("it is there after 25 s");
     backend.stop();
 }
 
