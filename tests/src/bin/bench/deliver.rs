@@ -88,13 +88,10 @@ struct Alone {
     events: u64,
     stored: u64,
     lost: u64,
-    baseline_resident_mib: f64,
     baseline_cpu_ns: u64,
     feeder_cpu_ns: u64,
     backend_cpu_ns: u64,
     caught_up_after_ms: u64,
-    feeder_resident_mib: f64,
-    full_spool_resident_mib: f64,
     agent_full_spool_resident_mib: f64,
 }
 
@@ -357,7 +354,6 @@ fn events(backend: &Backend) -> Result<Vec<Event>> {
 
 struct Fed {
     cpu: Duration,
-    resident_mib: f64,
     seconds: f64,
 }
 
@@ -369,7 +365,7 @@ fn feed(url: &str, folder: &Path, recorded: &Path, arguments: &Arguments, more: 
     let start = Instant::now();
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let pid = child.id();
-    let mut last = Fed { cpu: Duration::ZERO, resident_mib: 0.0, seconds: 0.0 };
+    let mut last = Fed { cpu: Duration::ZERO, seconds: 0.0 };
     loop {
         let running = child.try_wait()?.is_none();
         if !running {
@@ -378,11 +374,6 @@ fn feed(url: &str, folder: &Path, recorded: &Path, arguments: &Arguments, more: 
         }
         if let Ok(cpu) = sys::cpu_time_of(pid) {
             last.cpu = cpu.max(last.cpu);
-        }
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        if let Some(line) = status.lines().find_map(|line| line.strip_prefix("VmHWM:")) {
-            last.resident_mib =
-                line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or_default() / 1024.0;
         }
         sys::go_on()?;
         thread::sleep(Duration::from_millis(10));
@@ -403,20 +394,17 @@ fn alone(arguments: &Arguments, folder: &TempDir, recorded: &Path) -> Result<Alo
     let backend_cpu = sys::cpu_time_of(backend.pid())?.saturating_sub(before);
     drop(backend);
     // A spool that is full, and nobody to take what is in it.
-    let full = feed(&nowhere, &dir("full"), recorded, arguments, &["--spool", FULL_SPOOL])?;
+    feed(&nowhere, &dir("full"), recorded, arguments, &["--spool", FULL_SPOOL])?;
     let agent_full = resident_with_full_spool(folder, &nowhere, &dir("full"))?;
     Ok(Alone {
         seconds: fed.seconds,
         events,
         stored: counts.stored,
         lost: counts.told_lost,
-        baseline_resident_mib: baseline.resident_mib,
         baseline_cpu_ns: nanoseconds(baseline.cpu),
         feeder_cpu_ns: nanoseconds(fed.cpu),
         backend_cpu_ns: nanoseconds(backend_cpu),
         caught_up_after_ms: u64::try_from(caught_up.as_millis()).unwrap_or(u64::MAX),
-        feeder_resident_mib: fed.resident_mib,
-        full_spool_resident_mib: full.resident_mib,
         agent_full_spool_resident_mib: agent_full,
     })
 }
@@ -527,15 +515,6 @@ fn tell(whole: &Whole, alone: &Alone) {
     let added = alone.feeder_cpu_ns.saturating_sub(alone.baseline_cpu_ns);
     row("CPU an event, delivery on the agent's side", event(added), "", String::new());
     row("CPU an event, backend", event(alone.backend_cpu_ns), "", String::new());
-    let added = |resident: f64| (resident - alone.baseline_resident_mib).max(0.0);
-    row(
-        "memory that delivery adds",
-        format!("{:.1} MiB", added(alone.feeder_resident_mib)),
-        "",
-        String::new(),
-    );
-    let full = added(alone.full_spool_resident_mib);
-    row("memory that it adds, spool full", format!("{full:.1} MiB"), "", String::new());
     let full = alone.agent_full_spool_resident_mib;
     row("agent resident, spool full", format!("{full:.1} MiB"), "64 MiB", verdict(full < MOST_RESIDENT_MIB));
     table.print();
