@@ -106,7 +106,7 @@ pub async fn start(settings: Settings) -> Result<Running> {
         health.is_none_or(|address| address.ip().is_loopback()),
         "health is only told on loopback; give --health an address such as 127.0.0.1:4318"
     );
-    private(&dir).with_context(|| format!("cannot keep others out of {}", dir.display()))?;
+    make(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let store = Arc::new(Store::open(&dir, limits)?);
     let registry = Arc::new(Registry::open(&dir)?);
     let own = tls_dir(&dir);
@@ -185,7 +185,7 @@ pub async fn start(settings: Settings) -> Result<Running> {
 
 /// Makes the data directory, for its owner alone. The mode of one that is there is left as it is: it may be a directory that
 /// others use too. What is made in it nobody else can read, by the umask of the process.
-fn private(dir: &Path) -> io::Result<()> {
+fn make(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let mode = fs::metadata(dir)?.permissions().mode();
     if mode & 0o077 != 0 {

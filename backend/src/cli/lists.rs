@@ -186,10 +186,12 @@ pub async fn gaps(dir: &Path, as_json: bool) -> Result<()> {
     ]);
     for gap in gaps {
         let lane = lane(gap.lane);
+        // Where there is no agent a file of the backend is damaged.
+        let told = !gap.reason.is_empty() && !gap.agent.is_empty();
         if as_json {
             let object = json!({
                 "agent": gap.agent, "boot": gap.boot, "epoch": gap.epoch, "lane": lane, "from": gap.from,
-                "to": gap.to, "since": gap.since, "told": !gap.reason.is_empty() && !gap.agent.is_empty(), "reason": gap.reason,
+                "to": gap.to, "since": gap.since, "told": told, "reason": gap.reason,
                 "events": gap.events, "first_time": gap.first_time, "last_time": gap.last_time,
             });
             println!("{object}");

@@ -125,12 +125,7 @@ fn whole(arguments: &Arguments, folder: &TempDir, backend: &Backend) -> Result<W
     let cpus: Vec<usize> = (0..machine::cpus()?).collect();
     let commands = Work::Build.commands(&cpus, (&files.sources(), &files.dir().join("out")), length, 0)?;
     let instance = format!("bench-{}", std::process::id());
-    let mut running = Running::start(
-        Command::new(agent::program()?)
-            .args(["run", "--instance", &instance, "--config"])
-            .arg(&configuration)
-            .stdout(Stdio::null()),
-    )?;
+    let mut running = Running::agent(&instance, &configuration)?;
     running.await_connected(&instance)?;
     let to_readable_ms = ages_of_execs(backend)?;
     running.await_delivered(&instance)?;
@@ -216,11 +211,13 @@ fn status_of(instance: &str) -> Result<Value> {
     serde_json::from_slice(&output.stdout).context("no status")
 }
 
-/// A program that is told to end at the end.
+/// An agent that is told to end at the end.
 struct Running(Child);
 
 impl Running {
-    fn start(command: &mut Command) -> Result<Self> {
+    fn agent(instance: &str, configuration: &Path) -> Result<Self> {
+        let mut command = Command::new(agent::program()?);
+        command.args(["run", "--instance", instance, "--config"]).arg(configuration).stdout(Stdio::null());
         Ok(Self(command.spawn().with_context(|| format!("cannot start {command:?}"))?))
     }
 
@@ -418,12 +415,7 @@ fn resident_with_full_spool(folder: &TempDir, nowhere: &str, state: &Path) -> Re
     );
     fs::write(&configuration, text)?;
     let instance = format!("bench-full-{}", std::process::id());
-    let mut running = Running::start(
-        Command::new(agent::program()?)
-            .args(["run", "--instance", &instance, "--config"])
-            .arg(&configuration)
-            .stdout(Stdio::null()),
-    )?;
+    let mut running = Running::agent(&instance, &configuration)?;
     let full = |status: &Value| number(status, "spool_bytes") * 10 > number(status, "spool_bytes_bound") * 8;
     running.wait_until(&instance, full)?;
     execs_until(Instant::now() + EXECS)?;
