@@ -325,6 +325,11 @@ impl Peer {
         Talk { pid, lines: lines_of(&String::from_utf8_lossy(&output.stdout)) }
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.session.signal(signal);
+    }
+
     /// Ends its input, so that it goes on to its end, which is a good one.
     pub fn finish(self) -> Talk {
         self.finish_unless_skipped().unwrap_or_else(|| panic!("skipped"))

@@ -12,6 +12,7 @@ use nightjar_tests::{
     Event, Expect, TALK, Told, Wire, copy_of, folder_for_all, network, rawnet_path, run, skip_without_kernel,
     until, watch_network,
 };
+use rustix::process::Signal;
 use serde_json::Value;
 
 const CONFIGURATION: &str = "network: {fold: 0s}";
@@ -141,6 +142,22 @@ fn a_connection_that_ends_before_anybody_accepts_it_is_told() {
     let accept = told.all("network.accept").next().unwrap();
     assert_eq!(accept.text("network.attribution"), "listener", "{accept}");
     assert_eq!(accept.field("process.pid"), &Value::from(server.pid), "{accept}");
+    assert_eq!(accept.field("network.remote"), &client.line("connect")["local"], "{accept}");
+}
+
+#[test]
+fn a_connection_that_ends_before_it_is_accepted_is_told_once() {
+    skip_without_kernel!();
+    let wire = wire();
+    let server = wire.b.serve(&format!("serve {}:0 --behaviour close", wire.b.ipv4()));
+    server.signal(Signal::STOP);
+    let client = wire.a.rawnet(&format!("connect {} --send 5 --end abort", server.address()));
+    server.signal(Signal::CONT);
+    let server = server.finish();
+    assert_eq!(server.line("totals")["connections"], 1);
+    let told = wire.told(&TALK);
+    let accept = told.all("network.accept").next().unwrap();
+    assert_eq!(accept.text("network.attribution"), "listener", "{accept}");
     assert_eq!(accept.field("network.remote"), &client.line("connect")["local"], "{accept}");
 }
 

@@ -99,8 +99,9 @@ fn a_connection_without_content_is_closed_as_any_other() {
 fn whoever_does_not_linger_resets_it() {
     skip_without_kernel!();
     expect_reasons(
-        "serve HERE:0 --behaviour sink",
-        "connect ADDRESS --send 100 --end abort",
+        "serve HERE:0 --send 1 --behaviour sink",
+        // Not before it was accepted: what ends before that is told of for the listener.
+        "connect ADDRESS --send 100 --receive 1 --end abort",
         "reset",
         "reset_by_remote",
     );

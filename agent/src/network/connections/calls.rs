@@ -13,6 +13,7 @@ use crate::network::{
     fold::Direction,
 };
 
+const TCP: u16 = libc::IPPROTO_TCP as u16;
 const ECONNABORTED: u32 = libc::ECONNABORTED.cast_unsigned();
 
 /// Errors that a call may come back with while the socket connects on: they are of what the call was given, or of a
@@ -204,6 +205,8 @@ impl<P> Connections<P> {
                     known.tell_accept(acts);
                 }
             }
+            // It ended while it waited, and was told of for the listener: only then has it no port any more.
+            None if record.socket.protocol == TCP && record.socket.local_port == 0 => {}
             _ => {
                 self.make_way(acts, name, time);
                 let id = acts.name(name, time);

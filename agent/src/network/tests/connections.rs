@@ -387,6 +387,16 @@ fn a_connection_that_ends_before_it_is_accepted_is_of_who_ends_it_or_listens() {
 }
 
 #[test]
+fn a_connection_that_ended_before_it_is_accepted_is_told_once() {
+    let mut world = World::new();
+    world.listens(&actor(7, "server"), SECOND, listening(1)).comes_in(2 * SECOND, served(2));
+    world.changes(&goes(3 * SECOND, served(2), state::ESTABLISHED, state::CLOSE)).told();
+    // A socket that is closed has given its port back.
+    world.accepts(&actor(7, "server"), 4 * SECOND, SocketInfo { local_port: 0, ..served(2) });
+    assert!(world.story().is_empty());
+}
+
+#[test]
 fn the_reason_of_an_end_is_who_ended_first_or_what_broke_it() {
     use state::{CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK};
     const REMOTE: u32 = socket_flags::REMOTE_ENDED;
