@@ -13,7 +13,8 @@ use crate::network::{
     fold::Direction,
 };
 
-const TCP: u16 = libc::IPPROTO_TCP as u16;
+/// `IPPROTO_TCP`, as the kernel keeps it.
+const TCP: u16 = 6;
 const ECONNABORTED: u32 = libc::ECONNABORTED.cast_unsigned();
 
 /// Errors that a call may come back with while the socket connects on: they are of what the call was given, or of a
