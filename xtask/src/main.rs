@@ -82,7 +82,7 @@ impl Command {
             Self::Run { with_backend: true, .. } => with_backend::run(workspace),
             Self::Run { args, .. } => run::run(workspace, &args),
             Self::Build => build::both(workspace).map(drop),
-            Self::Dist => dist::dist(workspace).map(drop),
+            Self::Dist => dist::dist(workspace, dist::Purpose::Release).map(drop),
             Self::Test { args } => test::run(workspace, &args),
             Self::Lint => lint::run(workspace),
             Self::Docs { check } => docs::run(workspace, check),

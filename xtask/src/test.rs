@@ -4,7 +4,7 @@ use anyhow::bail;
 
 use crate::{
     build::{self, Programs},
-    dist,
+    dist::{self, Purpose},
     kernel_crate::PACKAGE,
     workspace::{Workspace, execute, is_ci, is_root, say},
 };
@@ -40,7 +40,7 @@ pub fn run(workspace: &Workspace, args: &[String]) -> anyhow::Result<()> {
     match kernel_tests(is_root(), is_ci()) {
         KernelTests::Run => {
             let Programs { agent, backend } = build::both(workspace)?;
-            let dist = dist::dist(workspace)?;
+            let dist = dist::dist(workspace, Purpose::Test)?;
             let test = ["test", "--package", KERNEL_TESTS];
             execute(
                 workspace

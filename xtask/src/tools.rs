@@ -186,7 +186,9 @@ impl Install {
                     .args([Path::new("--root"), &root, Path::new("--target-dir"), &root.join("build")])
                     // They are run a few times: minutes of optimizing would not come back.
                     .env("CARGO_PROFILE_RELEASE_LTO", "off")
-                    .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+                    .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
+                    .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "64")
+                    .env("CARGO_PROFILE_RELEASE_DEBUG", "0");
                 vec![cargo]
             }
             Self::Debian(packages) => {
