@@ -350,10 +350,13 @@ impl Agent {
         self.log.events_of("network.", text, mark)
     }
 
-    /// How many network events so far whose line has this text in it.
-    #[must_use]
-    pub fn count_network_events(&self, text: &str) -> usize {
-        self.log.count(0, |line| line.head.kind.starts_with("network.") && line.text.contains(text))
+    /// How many network events whose line has this text in it have come from a place in the stream on, which becomes
+    /// the place to go on from: who asks often does not look at all of them again.
+    pub fn count_network_events(&self, text: &str, from: &mut usize) -> usize {
+        let (count, end) =
+            self.log.count(*from, |line| line.head.kind.starts_with("network.") && line.text.contains(text));
+        *from = end;
+        count
     }
 
     /// Stops it as Ctrl-C does.
@@ -469,9 +472,10 @@ pub(crate) mod shared {
 
     /// How many network events whose line has one of these texts in it.
     pub(crate) fn count_network_events(texts: &[String], mark: usize) -> usize {
-        log().count(mark, |line| {
+        let is_it = |line: &super::Line| {
             line.head.kind.starts_with("network.") && texts.iter().any(|text| line.text.contains(text))
-        })
+        };
+        log().count(mark, is_it).0
     }
 }
 
@@ -559,9 +563,10 @@ impl Log {
         lines.seen[mark..].iter().filter(|line| wanted(line)).map(Line::event).collect()
     }
 
-    /// As [`Self::events`], without reading what is in them, which takes its time.
-    fn count(&self, mark: usize, wanted: impl Fn(&Line) -> bool) -> usize {
-        locked(&self.lines).seen[mark..].iter().filter(|line| wanted(line)).count()
+    /// How many there are, without reading what is in them, which takes its time; and how many lines there are now.
+    fn count(&self, mark: usize, wanted: impl Fn(&Line) -> bool) -> (usize, usize) {
+        let seen = &locked(&self.lines).seen;
+        (seen[mark..].iter().filter(|line| wanted(line)).count(), seen.len())
     }
 
     /// Of kinds that begin so, those whose line has this text in it.

@@ -35,12 +35,12 @@ fn events(agent: &Agent, host: &Host) -> Vec<Event> {
 /// Waits until as many lines are told of sockets of a host, or no more come.
 fn await_events(agent: &Agent, host: &Host, count: usize) -> Vec<Event> {
     let namespace = format!("\"namespace\":{},", host.namespace());
-    let (mut told, mut since) = (0, Instant::now());
+    let (mut told, mut looked_at, mut since) = (0, 0, Instant::now());
     while told < count && since.elapsed() < STILL {
         thread::sleep(LOOK);
-        let now = agent.count_network_events(&namespace);
-        if now > told {
-            (told, since) = (now, Instant::now());
+        let more = agent.count_network_events(&namespace, &mut looked_at);
+        if more > 0 {
+            (told, since) = (told + more, Instant::now());
         }
     }
     println!("{told} events of {count} that are waited for");

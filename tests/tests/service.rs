@@ -26,6 +26,8 @@ const SYS_PTRACE: u64 = 1 << 19;
 const PERFMON: u64 = 1 << 38;
 const BPF: u64 = 1 << 39;
 const NOBODY: &str = "65534";
+/// Of kinds that take a second to load: what is asked here is the same for all.
+const PROCESSES: &[&str] = &["--kind", "process.*"];
 
 fn is_installed(program: &str) -> bool {
     Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
@@ -51,7 +53,7 @@ fn refused(args: &[&str]) -> String {
 #[test]
 fn a_second_agent_of_a_name_says_which_is_the_first() {
     skip_without_kernel!();
-    let first = Service::start(&[]);
+    let first = Service::start(PROCESSES);
     let programs = programs_of(first.pid());
     let text = refused(&["run", "--instance", first.instance()]);
     for word in [
@@ -73,7 +75,7 @@ fn a_second_agent_of_a_name_says_which_is_the_first() {
 #[test]
 fn an_agent_that_is_killed_leaves_its_name_to_the_next() {
     skip_without_kernel!();
-    let first = Service::start(&[]);
+    let first = Service::start(PROCESSES);
     let (name, programs) = (first.instance().to_owned(), programs_of(first.pid()));
     assert!(!programs.is_empty());
     let end = first.end(Signal::KILL);
@@ -85,7 +87,7 @@ fn an_agent_that_is_killed_leaves_its_name_to_the_next() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("no agent answers"), "{output:?}");
 
-    let second = Service::of(nightjar(["run", "--instance", &name]), &name);
+    let second = Service::of(nightjar(["run", "--instance", &name, "--kind", "process.*"]), &name);
     assert_eq!(second.status()["pid"], second.pid());
     second.end_well(Signal::TERM);
     assert!(!socket_of(&name).exists(), "it takes its socket with it");
@@ -94,7 +96,7 @@ fn an_agent_that_is_killed_leaves_its_name_to_the_next() {
 #[test]
 fn two_agents_run_side_by_side_on_purpose() {
     skip_without_kernel!();
-    let (one, two) = (Service::start(&[]), Service::start(&[]));
+    let (one, two) = (Service::start(PROCESSES), Service::start(PROCESSES));
     assert!(programs_of(one.pid()).is_disjoint(&programs_of(two.pid())));
     let seen = |agent: &Service| status_of(agent.instance())["flow"]["received"].as_u64().unwrap_or(0);
     for agent in [&one, &two] {
@@ -129,7 +131,8 @@ fn it_ends_well_and_in_time_under_load() {
     skip_without_kernel!();
     let name = instance();
     // So small that all in it is written in time by an agent that is built for tests.
-    let command = nightjar(["run", "--json", "-", "--instance", &name, "--ring-size", "1MiB"]);
+    let command =
+        nightjar(["run", "--json", "-", "--instance", &name, "--ring-size", "1MiB", "--kind", "process.*"]);
     let agent = Service::of(command, &name);
     let load = load();
     agent.await_output("events come", |text| text.matches("nightjar-load").count() > 500);
@@ -149,7 +152,7 @@ fn it_ends_well_and_in_time_under_load() {
 /// An agent of whose output nobody reads anything any more, with more to write than there is room for.
 fn with_an_output_that_takes_nothing() -> Service {
     let name = instance();
-    let mut command = nightjar(["run", "--json", "-", "--instance", &name]);
+    let mut command = nightjar(["run", "--json", "-", "--instance", &name, "--kind", "process.*"]);
     // Long enough that none is missed on a machine that is busy.
     command.env("WATCHDOG_USEC", "4000000");
     let agent = Service::unread(command, &name);
@@ -192,7 +195,7 @@ fn whoever_interrupts_twice_does_not_want_to_wait() {
 #[test]
 fn the_service_manager_is_told_of_start_reload_and_end() {
     skip_without_kernel!();
-    let agent = Service::start(&["--json", "/dev/null"]);
+    let agent = Service::start(&["--json", "/dev/null", "--kind", "process.*"]);
     // It watches by the time that it says so.
     assert!(!programs_of(agent.pid()).is_empty());
     assert_eq!(agent.status()["pid"], agent.pid());
@@ -329,7 +332,7 @@ fn it_gives_up_all_rights_but_four() {
     skip_without_kernel!();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.json");
-    let agent = Service::start(&["--json", file.to_str().unwrap()]);
+    let agent = Service::start(&["--json", file.to_str().unwrap(), "--kind", "process.*"]);
     // Asked, so that the threads that answer are there as well.
     let status = agent.status();
     assert_eq!(status["resources"]["capabilities"].as_array().unwrap().len(), 4, "{status}");

@@ -8,7 +8,7 @@ use crate::workspace::{Workspace, execute, say};
 pub const TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// What the programs are built for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Purpose {
     /// To be used.
     Release,
@@ -22,16 +22,17 @@ pub enum Purpose {
 ///
 /// When the build fails; cargo has said why.
 pub fn dist(workspace: &Workspace, purpose: Purpose) -> anyhow::Result<PathBuf> {
-    let args =
-        ["build", "--release", "--target", TARGET, "--package", "nightjar", "--package", "nightjar-backend"];
+    let (profile, folder) = match purpose {
+        Purpose::Release => ("release", "release"),
+        Purpose::Test => ("dev", "debug"),
+    };
+    let args = ["build", "--profile", profile, "--target", TARGET];
     let mut cargo = workspace.cargo(args);
+    cargo.args(["--package", "nightjar", "--package", "nightjar-backend"]);
     // For the parts in C: compression and cryptography.
     cargo.env("CC_x86_64_unknown_linux_musl", "musl-gcc");
-    if purpose == Purpose::Test {
-        cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
-    }
     execute(&mut cargo)?;
-    let directory = workspace.target_dir.join(TARGET).join("release");
+    let directory = workspace.target_dir.join(TARGET).join(folder);
     say(format_args!("{0}/nightjar and {0}/nightjar-backend", directory.display()));
     Ok(directory)
 }

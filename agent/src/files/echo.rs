@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::tree::hash;
+use super::tree::{ByHash, hash, hash_of_all};
 
 /// How long a notification waits: from what was done to the return of the call it is microseconds.
 const HOLD: Duration = Duration::from_millis(100);
@@ -45,6 +45,8 @@ pub(super) struct Echo {
     pub(super) time: u64,
     read: Instant,
     confirmed: bool,
+    /// By what it is found once it waits: its whole path, and its file name.
+    keys: [u64; 2],
 }
 
 /// A notification that goes with a record.
@@ -57,17 +59,16 @@ pub(super) struct Confirmed {
     pub(super) is_only: bool,
 }
 
-/// Process, class, and a hash of the paths, or of the file names in them.
-type Key = (u32, Class, u64);
-
 /// Those that wait.
 #[derive(Debug, Default)]
 pub(super) struct Echoes {
     waiting: VecDeque<Echo>,
     /// Number of the first of them.
     first: u64,
-    by_path: HashMap<Key, Same>,
-    by_name: HashMap<Key, Same>,
+    /// By process, class and paths.
+    by_path: ByHash<Same>,
+    /// By process, class and the file names in them.
+    by_name: ByHash<Same>,
     turns: HashMap<(u32, Class), Turns>,
     /// Opens that were told and may be repeated without a record: until when.
     opens: HashMap<(u32, u64), Instant>,
@@ -103,17 +104,28 @@ impl Echo {
 
     pub(super) fn new(class: Class, pid: u32, path: Vec<u8>, is_directory: bool, time: u64) -> Self {
         let read = Instant::now();
-        Self { class, pid, path, target: Vec::new(), is_directory, time, read, confirmed: false }
+        Self {
+            class,
+            pid,
+            path,
+            target: Vec::new(),
+            is_directory,
+            time,
+            read,
+            confirmed: false,
+            keys: [0; 2],
+        }
     }
 }
 
-/// A hash of one path, or of two.
-fn paths(path: &[u8], target: &[u8]) -> u64 {
-    if target.is_empty() { hash(path) } else { hash(&[path, b"\0", target].concat()) }
+/// What notifications of one path, or of two, are found by.
+fn key_of_paths(class: Class, pid: u32, path: &[u8], target: &[u8]) -> u64 {
+    // No path has a NUL, so that nothing else is the same.
+    hash_of_all(&[path, b"\0", target, b"\0", &pid.to_ne_bytes(), &[class as u8]])
 }
 
-fn names(path: &[u8], target: &[u8]) -> u64 {
-    paths(file_name(path), file_name(target))
+fn key_of_names(class: Class, pid: u32, path: &[u8], target: &[u8]) -> u64 {
+    key_of_paths(class, pid, file_name(path), file_name(target))
 }
 
 // === impl Echoes ===
@@ -124,12 +136,12 @@ impl Echoes {
         echo.confirmed |= echo.class == Class::Open
             && self.opens.get(&(echo.pid, hash(&echo.path))).is_some_and(|until| *until > echo.read);
         let number = self.first + self.waiting.len() as u64;
-        let key = |hash| (echo.pid, echo.class, hash);
-        for (map, hash) in [
-            (&mut self.by_path, paths(&echo.path, &echo.target)),
-            (&mut self.by_name, names(&echo.path, &echo.target)),
-        ] {
-            let same = map.entry(key(hash)).or_default();
+        echo.keys = [
+            key_of_paths(echo.class, echo.pid, &echo.path, &echo.target),
+            key_of_names(echo.class, echo.pid, &echo.path, &echo.target),
+        ];
+        for (map, key) in [&mut self.by_path, &mut self.by_name].into_iter().zip(echo.keys) {
+            let same = map.entry(key).or_default();
             if echo.confirmed {
                 same.last = Some(number);
             } else {
@@ -164,9 +176,9 @@ impl Echoes {
         // Of a rename one of the names may be where nothing is watched.
         let keys = [(path, target), (path, &[][..]), (&[][..], target)];
         let keys = keys.into_iter().take(if target.is_empty() { 1 } else { 3 });
-        let number = keys
-            .into_iter()
-            .find_map(|(path, target)| self.first(&self.by_path, (pid, class, paths(path, target)), time))?;
+        let number = keys.into_iter().find_map(|(path, target)| {
+            self.first(&self.by_path, key_of_paths(class, pid, path, target), time)
+        })?;
         self.take(number, time)
     }
 
@@ -179,14 +191,14 @@ impl Echoes {
         time: u64,
         is_same: impl Fn(&[u8]) -> bool,
     ) -> Option<Confirmed> {
-        let number = self.first(&self.by_name, (pid, class, names(path, target)), time)?;
+        let number = self.first(&self.by_name, key_of_names(class, pid, path, target), time)?;
         // The same name in another directory is another file.
         is_same(self.get(number)?.key()).then_some(())?;
         self.take(number, time)
     }
 
     /// The first that no record has come for, else the last that one has.
-    fn first(&self, map: &HashMap<Key, Same>, key: Key, time: u64) -> Option<u64> {
+    fn first(&self, map: &ByHash<Same>, key: u64, time: u64) -> Option<u64> {
         let same = map.get(&key)?;
         let may_be = |number: &u64| self.get(*number).is_some_and(|echo| echo.time + LATEST_RETURN >= time);
         same.free.front().copied().or_else(|| same.last.filter(may_be))
@@ -244,11 +256,8 @@ impl Echoes {
         echo.confirmed = true;
         let echo = echo.clone();
         if !was_confirmed {
-            for (map, hash) in [
-                (&mut self.by_path, paths(&echo.path, &echo.target)),
-                (&mut self.by_name, names(&echo.path, &echo.target)),
-            ] {
-                if let Some(same) = map.get_mut(&(pid, class, hash)) {
+            for (map, key) in [&mut self.by_path, &mut self.by_name].into_iter().zip(echo.keys) {
+                if let Some(same) = map.get_mut(&key) {
                     // Nearly always the first.
                     let at = same.free.iter().position(|free| *free == number);
                     at.and_then(|at| same.free.remove(at));
@@ -303,11 +312,7 @@ impl Echoes {
             let Some(echo) = self.waiting.pop_front() else { break };
             let number = self.first;
             self.first += 1;
-            for (map, hash) in [
-                (&mut self.by_path, paths(&echo.path, &echo.target)),
-                (&mut self.by_name, names(&echo.path, &echo.target)),
-            ] {
-                let key = (echo.pid, echo.class, hash);
+            for (map, key) in [&mut self.by_path, &mut self.by_name].into_iter().zip(echo.keys) {
                 if let Some(same) = map.get_mut(&key) {
                     same.free.pop_front_if(|free| *free == number);
                     same.last = same.last.filter(|last| *last != number);

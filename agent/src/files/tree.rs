@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     ffi::OsString,
-    hash::Hasher as _,
+    hash::{BuildHasherDefault, Hasher},
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::ffi::{OsStrExt as _, OsStringExt as _},
@@ -15,7 +15,10 @@ use std::{
 use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, statx};
 use siphasher::sip::SipHasher13;
 
-use super::fanotify::{Handle, HandleRef, Mask};
+use super::{
+    fanotify::{Handle, HandleRef, Mask},
+    paths::{device_at, path_from},
+};
 use crate::kernel::InodeNumber;
 
 /// A watched directory or file.
@@ -49,22 +52,36 @@ pub(super) struct Known {
 pub(super) struct Tree {
     pub(super) marked: HashMap<Handle, Marked>,
     /// Since when what is told of marked directories, by the hashes of their names.
-    places: HashMap<u64, (u64, Mask)>,
+    places: ByHash<(u64, Mask)>,
+    /// Devices of directories, major and minor, by the hashes of their names.
+    devices: ByHash<(u32, u32)>,
     /// Open on each file system that something is marked on.
     pub(super) volumes: HashMap<[u8; 8], OwnedFd>,
     /// Paths by which policies see what is below an inode.
     /// Of which generation they are goes with them.
     pub(super) anchors: HashMap<InodeNumber, (u64, Vec<Vec<u8>>)>,
     /// By the hash of the path as policies see it.
-    known: HashMap<u64, Known>,
+    known: ByHash<Known>,
     /// Whether files are watched for themselves: as `FileSettings::hard_links`.
     pub(super) single: u64,
     /// Most files of which attributes are kept.
     most: usize,
 }
 
+/// A map by what is a [`hash`] already.
+pub(super) type ByHash<V> = HashMap<u64, V, BuildHasherDefault<Hashed>>;
+
+/// Leaves a [`hash`] as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Hashed(u64);
+
 /// A hash that nobody can find collisions of.
 pub(super) fn hash(bytes: &[u8]) -> u64 {
+    hash_of_all(&[bytes])
+}
+
+/// The [`hash`] of parts, one behind the other.
+pub(super) fn hash_of_all(parts: &[&[u8]]) -> u64 {
     static KEY: OnceLock<(u64, u64)> = OnceLock::new();
     let (first, second) = *KEY.get_or_init(|| {
         let mut key = [[0; 8]; 2];
@@ -75,8 +92,26 @@ pub(super) fn hash(bytes: &[u8]) -> u64 {
         (u64::from_ne_bytes(key[0]), u64::from_ne_bytes(key[1]))
     });
     let mut hasher = SipHasher13::new_with_keys(first, second);
-    hasher.write(bytes);
+    for part in parts {
+        hasher.write(part);
+    }
     hasher.finish()
+}
+
+// === impl Hashed ===
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        unreachable!("a hash is a number, not {bytes:?}");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 // === impl Known ===
@@ -125,7 +160,9 @@ impl Tree {
     pub(super) fn unmark(&mut self, handle: HandleRef<'_>) {
         if let Some(gone) = self.marked.remove(handle.as_bytes()) {
             for name in gone.names {
-                self.places.remove(&hash(&name));
+                let key = hash(&name);
+                self.places.remove(&key);
+                self.devices.remove(&key);
             }
         }
     }
@@ -158,11 +195,30 @@ impl Tree {
                 self.places.insert(key, (since, marked.mask));
             }
         }
+        self.devices.retain(|name, _| self.places.contains_key(name));
     }
 
     /// Whether the kernel has told of this in a directory since before that time.
     pub(super) fn is_told_of(&self, directory: &[u8], what: Mask, time: u64) -> bool {
         self.places.get(&hash(directory)).is_some_and(|(since, mask)| *since < time && mask.contains(what))
+    }
+
+    /// Takes note of the device of a directory.
+    pub(super) fn learn_device(&mut self, directory: &[u8], device: (u32, u32)) {
+        self.devices.insert(hash(directory), device);
+    }
+
+    /// Something was mounted, perhaps over what is known.
+    pub(super) fn forget_devices(&mut self) {
+        self.devices.clear();
+    }
+
+    /// Device of the file system of a directory, as `stat` has it.
+    pub(super) fn device_of(&self, directory: &[u8]) -> String {
+        match self.devices.get(&hash(directory)) {
+            Some((major, minor)) => format!("{major}:{minor}"),
+            None => device_at(path_from(directory)),
+        }
     }
 
     /// The file of a notification as it is now, whatever its name is by now.
@@ -258,8 +314,13 @@ fn last(path: &[u8], components: u32) -> Option<&[u8]> {
 
 /// A file as it is now; none where it is gone.
 pub(super) fn look(path: &Path) -> Option<Known> {
+    stat(path).map(|stat| Known::of(&stat))
+}
+
+/// All that the kernel says of a file as it is now; none where it is gone.
+pub(super) fn stat(path: &Path) -> Option<Statx> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
-    statx(CWD, path, flags, StatxFlags::BASIC_STATS).ok().map(|stat| Known::of(&stat))
+    statx(CWD, path, flags, StatxFlags::BASIC_STATS).ok()
 }
 
 #[cfg(test)]
@@ -283,6 +344,15 @@ mod tests {
         tree.moved(b"/etc/a", b"/etc/c");
         assert_eq!(tree.anchors[&inode(1)].1, [b"/etc/c".to_vec(), b"/etc/ab".to_vec()]);
         assert_eq!(tree.names_below(inode(2), 1, b"/mnt/x"), [b"/etc/c/b/x"]);
+    }
+
+    #[test]
+    fn the_device_of_a_directory_is_looked_for_anew_when_something_is_mounted() {
+        let mut tree = Tree::default();
+        tree.learn_device(b"/tmp", (7, 300));
+        assert_eq!(tree.device_of(b"/tmp"), "7:300");
+        tree.forget_devices();
+        assert_eq!(tree.device_of(b"/tmp"), device_at(Path::new("/tmp")));
     }
 
     #[test]

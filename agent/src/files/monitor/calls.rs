@@ -71,6 +71,7 @@ impl Monitor {
             | CallAct::DetachedMount => {
                 // In a mount namespace of one's own one mounts what one likes.
                 if u64::from(body.info.namespaces.mnt) == self.mount_namespace {
+                    self.tree.forget_devices();
                     self.resolve_soon();
                 }
                 Ok(("file.mount", mounts::of(call, record)))
@@ -102,6 +103,13 @@ impl Monitor {
         }
 
         let policies = self.options.policies.clone();
+        if call.act == CallAct::Link {
+            let mut names = first.names.iter().chain(second.iter().flat_map(|second| &second.names));
+            if let Some(linked) = names.find(|name| policies.any_covering(name)).cloned() {
+                // From now on what is done by any of its names counts.
+                self.resolve_below(&linked, false);
+            }
+        }
         let find = |named: &Named| {
             let names = named.names.iter();
             names.into_iter().find_map(|name| policies.matching(name, change.operation, change.is_directory))
@@ -109,12 +117,6 @@ impl Monitor {
         let policy = find(&first).or_else(|| second.as_ref().and_then(find));
         if policy.is_none() && !self.options.all {
             return Err(Discard::NotWatched);
-        }
-        if call.act == CallAct::Link
-            && let Some(linked) = first.names.iter().find(|name| policies.any_covering(name))
-        {
-            // From now on what is done by any of its names counts.
-            self.resolve_below(&linked.clone(), false);
         }
         // A hard link: the new name is what came into being.
         let (of, other) = match (call.act, second) {
@@ -236,7 +238,7 @@ impl Monitor {
 
     fn removed(&mut self, place: &Place, is_directory: bool) -> FileActivity {
         let before = self.tree.forget(&place.canonical);
-        let device = before.map_or_else(String::new, |_| device_at(path_from(parent(&place.path))));
+        let device = before.map_or_else(String::new, |_| self.tree.device_of(parent(&place.path)));
         let mut activity = describe::of_known(before, device);
         activity.links = before.filter(|_| !is_directory).map(|before| before.links.saturating_sub(1));
         if is_directory {
@@ -251,7 +253,7 @@ impl Monitor {
         let replaced = self.tree.forget(&to.canonical);
         let now = moved.or_else(|| to.look());
         let at = if to.canonical.is_empty() { &from.path } else { &to.canonical };
-        let mut activity = describe::of_known(now, device_at(path_from(parent(at))));
+        let mut activity = describe::of_known(now, self.tree.device_of(parent(at)));
         if let Some(now) = now {
             self.tree.learn(&to.canonical, now);
         }

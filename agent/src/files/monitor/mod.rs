@@ -35,7 +35,7 @@ use super::{
     policy::Policies,
     resolve::{self, Limits, Resolution, Root},
     session::Sessions,
-    tree::{self, Known, Marked, Tree},
+    tree::{self, ByHash, Known, Marked, Tree},
 };
 use crate::{
     kernel::{FileControls, InodeNumber, give_back_memory},
@@ -158,7 +158,7 @@ pub struct Monitor {
     found_paths: HashSet<u64>,
     /// Files that have come to be just now, by the hash of their path: when, by whom, and whether a change was told
     /// since.
-    recent: HashMap<u64, Recent>,
+    recent: ByHash<Recent>,
     /// Places in `WATCHED`, with the generation that they are of.
     places: HashMap<WatchKey, (u64, Watched)>,
     generation: u64,
@@ -220,7 +220,7 @@ impl Monitor {
             writings: VecDeque::new(),
             found: VecDeque::new(),
             found_paths: HashSet::new(),
-            recent: HashMap::new(),
+            recent: ByHash::default(),
             places: HashMap::new(),
             generation: 0,
             last_read: 0,
@@ -393,9 +393,11 @@ impl Monitor {
             let names =
                 std::iter::once(&mark.canonical).chain(&mark.aliases).map(|name| bytes_of(name)).collect();
             if mark.is_directory
-                && let Some(now) = tree::look(&mark.path)
+                && let Some(now) = tree::stat(&mark.path)
             {
-                self.tree.learn(mark.canonical.as_os_str().as_bytes(), now);
+                let name = mark.canonical.as_os_str().as_bytes();
+                self.tree.learn(name, Known::of(&now));
+                self.tree.learn_device(name, (now.stx_dev_major, now.stx_dev_minor));
             }
             let generation = self.generation;
             self.tree.mark(handle, Marked { path: mark.path, names, mask, generation }, since_boot());

@@ -95,7 +95,7 @@ impl Monitor {
             }
         }
         if mask.intersects(Mask::CREATE | Mask::MOVED_TO) {
-            self.appeared(&path, is_directory);
+            self.appeared(&path, is_directory, mask.intersects(Mask::MOVED_TO));
         }
         if is_directory
             && mask.intersects(Mask::DELETE)
@@ -198,11 +198,12 @@ impl Monitor {
         }
     }
 
-    /// Something has come to be: a directory is watched from now on, and what is pending may be there.
-    fn appeared(&mut self, path: &[u8], is_directory: bool) {
+    /// Something has come to be: a directory is watched from now on, and what is pending may be there. Of a new name
+    /// of a file the call tells, or its being [`Self::unconfirmed`]; most files that come to be have no other.
+    fn appeared(&mut self, path: &[u8], is_directory: bool, has_moved: bool) {
         if is_directory && self.options.policies.may_cover_below(path) {
             self.resolve_below(path, true);
-        } else if self.options.policies.any_covering(path) && Self::is_linked(path) {
+        } else if has_moved && self.options.policies.any_covering(path) && Self::is_linked(path) {
             self.resolve_below(path, false);
         }
     }
@@ -288,22 +289,7 @@ impl Monitor {
         let policies = self.options.policies.clone();
         let find = |path: &[u8], operation| policies.matching(path, operation, echo.is_directory);
         let now = tree::look(path_from(&echo.path));
-        let (kind, operation) = match echo.class {
-            Class::Open => ("file.open", Operation::Open),
-            Class::Create if echo.is_directory => ("file.mkdir", Operation::Mkdir),
-            Class::Create => match now {
-                Some(now) if describe::kind(now.mode) == "symlink" || now.links > 1 => {
-                    ("file.link", Operation::Link)
-                }
-                _ => ("file.create", Operation::Create),
-            },
-            Class::Delete if echo.is_directory => ("file.rmdir", Operation::Rmdir),
-            Class::Delete => ("file.delete", Operation::Delete),
-            Class::Rename => ("file.rename", Operation::Rename),
-            Class::Attributes => ("file.attributes", Operation::Attributes),
-            // Told at the close, or as what is written for long.
-            Class::Modify => return,
-        };
+        let Some((kind, operation)) = event_of(echo, now) else { return };
         let read = if echo.class == Class::Open { find(&echo.path, Operation::Read) } else { None };
         let policy = find(&echo.path, operation).or(read).or_else(|| find(&echo.target, operation));
         let before = match echo.class {
@@ -321,6 +307,9 @@ impl Monitor {
         match (echo.class, now) {
             (Class::Create, Some(now)) => {
                 self.tree.learn(&echo.path, now);
+                if !echo.is_directory && now.links > 1 && policies.any_covering(&echo.path) {
+                    self.resolve_below(&echo.path, false);
+                }
             }
             (Class::Attributes, Some(now)) => {
                 // What is in it is told by other events, which may yet come.
@@ -346,7 +335,7 @@ impl Monitor {
         }
         let Some(policy) = policy else { return };
         let state = if echo.class == Class::Delete { before } else { now };
-        let mut body = describe::of_known(state, Self::device_of(echo));
+        let mut body = describe::of_known(state, self.device_of(echo));
         if echo.class == Class::Delete && !echo.is_directory {
             body.links = before.map(|before| before.links.saturating_sub(1));
         }
@@ -392,9 +381,9 @@ impl Monitor {
         self.acts.push(Act { kind, time: echo.time, last: None, actor: Actor::Pid(echo.pid), body });
     }
 
-    fn device_of(echo: &Echo) -> String {
+    fn device_of(&self, echo: &Echo) -> String {
         let path = if echo.target.is_empty() { &echo.path } else { &echo.target };
-        device_at(path_from(parent(path)))
+        self.tree.device_of(parent(path))
     }
 
     /// A file was written, and closed or is still open.
@@ -428,7 +417,7 @@ impl Monitor {
         }
         let policy = policies.matching(path, Operation::Modify, false);
         if was_touched && let Some(policy) = policy {
-            let mut body = describe::of_known(now.or(before), device_at(path_from(parent(path))));
+            let mut body = describe::of_known(now.or(before), self.tree.device_of(parent(path)));
             body.path = describe::path(path);
             body.source = NameSource::Fanotify.name();
             policy.name().clone_into(&mut body.policy);
@@ -443,7 +432,7 @@ impl Monitor {
         if let Some(pid) = closer
             && let Some(policy) = policies.matching(path, Operation::Close, false)
         {
-            let mut body = describe::of_known(now.or(before), device_at(path_from(parent(path))));
+            let mut body = describe::of_known(now.or(before), self.tree.device_of(parent(path)));
             body.path = describe::path(path);
             body.source = NameSource::Fanotify.name();
             policy.name().clone_into(&mut body.policy);
@@ -453,4 +442,24 @@ impl Monitor {
             self.writings.push_back((Instant::now(), act));
         }
     }
+}
+
+/// The event that a notification is by itself, and what was done by the word of policies; `None`: what it tells is told
+/// at the close, or as what is written for long.
+fn event_of(echo: &Echo, now: Option<Known>) -> Option<(&'static str, Operation)> {
+    Some(match echo.class {
+        Class::Open => ("file.open", Operation::Open),
+        Class::Create if echo.is_directory => ("file.mkdir", Operation::Mkdir),
+        Class::Create => match now {
+            Some(now) if describe::kind(now.mode) == "symlink" || now.links > 1 => {
+                ("file.link", Operation::Link)
+            }
+            _ => ("file.create", Operation::Create),
+        },
+        Class::Delete if echo.is_directory => ("file.rmdir", Operation::Rmdir),
+        Class::Delete => ("file.delete", Operation::Delete),
+        Class::Rename => ("file.rename", Operation::Rename),
+        Class::Attributes => ("file.attributes", Operation::Attributes),
+        Class::Modify => return None,
+    })
 }
