@@ -18,6 +18,7 @@ use std::{
 };
 
 use rustix::process::{Signal, kill_process};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -348,6 +349,17 @@ impl Agent {
     #[must_use]
     pub fn network_events(&self, text: &str, mark: usize) -> Vec<Event> {
         self.log.events_of("network.", text, mark)
+    }
+
+    /// Network events whose line has this text in it, as far as this type has what is in them.
+    #[must_use]
+    pub fn network_events_as<T: DeserializeOwned>(&self, text: &str) -> Vec<T> {
+        let lines = locked(&self.log.lines);
+        let fits = |line: &&Line| line.head.kind.starts_with("network.") && line.text.contains(text);
+        let read = |line: &Line| {
+            serde_json::from_str(&line.text).unwrap_or_else(|error| panic!("{error}: {}", line.text))
+        };
+        lines.seen.iter().filter(fits).map(read).collect()
     }
 
     /// How many network events whose line has this text in it have come from a place in the stream on, which becomes

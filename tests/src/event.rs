@@ -171,7 +171,7 @@ impl fmt::Display for Event {
 }
 
 /// `2026-08-21T10:00:00.123456789Z`
-fn nanos(text: &str) -> Option<i128> {
+pub fn nanos(text: &str) -> Option<i128> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
     let (time, fraction) = time.split_once('.')?;
     let numbers =

@@ -40,7 +40,7 @@ pub use delivery::{
     Backend, Counts, Feeder, Stored, backend_command, backend_path, expect_all, free_address,
 };
 pub use event::{
-    Event, Expect, Expected, credentials, exec, exec_failed, exit, file, fits, fork, loss, network,
+    Event, Expect, Expected, credentials, exec, exec_failed, exit, file, fits, fork, loss, nanos, network,
 };
 pub use files::{copy_of, folder_for_all, make_executable, remove_cgroup};
 pub use netns::{Host, Hosts};

@@ -525,7 +525,7 @@ fn a_reader_of_the_file_learns_how_many_events_a_full_disk_cost() {
 
 /// Does not write to this path; says what is wrong with it and the mend.
 fn expect_refused(path: &Path, words: &[&str]) {
-    let mut command = nightjar(["run", "--instance", &instance(), "--json"]);
+    let mut command = nightjar(["run", "--kind", "process.exec", "--instance", &instance(), "--json"]);
     command.arg(path);
     let output = Session::start(command).finish();
     let stderr = String::from_utf8(output.stderr).unwrap();

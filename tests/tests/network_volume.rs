@@ -9,7 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nightjar_tests::{Agent, Event, Host, Hosts, Talk, network_agent, skip_without_kernel};
+use nightjar_tests::{Agent, Host, Hosts, Talk, nanos, network_agent, skip_without_kernel};
+use serde::Deserialize;
 use serde_json::Value;
 
 /// Rings in which all of a test has room: what is measured here is not how fast an agent of a debug build is.
@@ -27,9 +28,52 @@ fn agent(network: &str) -> Agent {
     network_agent(&format!("{CONFIGURATION}network: {network}"))
 }
 
+/// What is looked at here of an event: of hundreds of thousands all would take gigabytes.
+#[derive(Debug, Deserialize)]
+struct Event {
+    kind: String,
+    time: String,
+    process: Option<Process>,
+    network: Network,
+}
+
+#[derive(Debug, Deserialize)]
+struct Process {
+    pid: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Network {
+    connection: String,
+    direction: String,
+    outcome: String,
+    reason: String,
+    attribution: String,
+    local: End,
+    remote: Option<End>,
+    bytes_sent: u64,
+    bytes_received: u64,
+    count: u64,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct End {
+    address: String,
+    port: u64,
+}
+
+const SENT: fn(&Network) -> u64 = |network| network.bytes_sent;
+const RECEIVED: fn(&Network) -> u64 = |network| network.bytes_received;
+
+fn pid(event: &Event) -> u64 {
+    event.process.as_ref().map_or(0, |process| process.pid)
+}
+
 /// Network events of sockets of a host.
 fn events(agent: &Agent, host: &Host) -> Vec<Event> {
-    agent.network_events(&format!("\"namespace\":{},", host.namespace()), 0)
+    agent.network_events_as(&format!("\"namespace\":{},", host.namespace()))
 }
 
 /// Waits until as many lines are told of sockets of a host, or no more come.
@@ -53,9 +97,7 @@ fn await_events(agent: &Agent, host: &Host, count: usize) -> Vec<Event> {
 type Ends = (u64, u64, u64, u64);
 
 fn of_direction<'a>(events: &'a [Event], kind: &str, direction: &str) -> Vec<&'a Event> {
-    let is_such = |event: &&Event| {
-        event.kind() == kind && event.get("network.direction").and_then(Value::as_str) == Some(direction)
-    };
+    let is_such = |event: &&Event| event.kind == kind && event.network.direction == direction;
     events.iter().filter(is_such).collect()
 }
 
@@ -63,19 +105,18 @@ fn of_direction<'a>(events: &'a [Event], kind: &str, direction: &str) -> Vec<&'a
 fn counts(events: &[Event]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for event in events {
-        let word = |path: &str| event.get(path).and_then(Value::as_str).unwrap_or_default();
-        let [direction, outcome, reason, who] =
-            ["direction", "outcome", "reason", "attribution"].map(|field| word(&format!("network.{field}")));
-        *counts.entry(format!("{} {direction} {outcome} {reason} {who}", event.kind())).or_default() += 1;
+        let Network { direction, outcome, reason, attribution, .. } = &event.network;
+        let what = format!("{} {direction} {outcome} {reason} {attribution}", event.kind);
+        *counts.entry(what).or_default() += 1;
     }
     counts
 }
 
 /// Each that began has ended, and nothing else has; gives their ends.
 fn expect_pairs(events: &[Event], begin: &str, direction: &str) -> Vec<Ends> {
-    let name = |event: &&Event| event.text("network.connection").to_owned();
+    let name = |event: &Event| event.network.connection.clone();
     let begins: HashMap<String, &Event> =
-        of_direction(events, begin, direction).into_iter().map(|event| (name(&event), event)).collect();
+        of_direction(events, begin, direction).into_iter().map(|event| (name(event), event)).collect();
     let closes = of_direction(events, "network.close", direction);
     assert_eq!(
         begins.len(),
@@ -89,16 +130,16 @@ fn expect_pairs(events: &[Event], begin: &str, direction: &str) -> Vec<Ends> {
         counts(events)
     );
     let ends = closes.iter().map(|close| {
-        let begin = begins.get(&name(close)).unwrap_or_else(|| panic!("an end without a beginning: {close}"));
-        assert_eq!(begin.field("network.local"), close.field("network.local"));
-        assert_eq!(begin.field("network.remote"), close.field("network.remote"));
-        assert!(begin.nanos("time") <= close.nanos("time"), "{begin} {close}");
-        (
-            close.number("network.local.port"),
-            close.number("network.remote.port"),
-            close.number("network.bytes_sent"),
-            close.number("network.bytes_received"),
-        )
+        let begin =
+            begins.get(&name(close)).unwrap_or_else(|| panic!("an end without a beginning: {close:?}"));
+        let (Network { local, remote: Some(remote), .. }, sent, received) =
+            (&close.network, close.network.bytes_sent, close.network.bytes_received)
+        else {
+            panic!("an end without a remote end: {close:?}")
+        };
+        assert_eq!((&begin.network.local, begin.network.remote.as_ref()), (local, Some(remote)));
+        assert!(nanos(&begin.time).unwrap() <= nanos(&close.time).unwrap(), "{begin:?} {close:?}");
+        (local.port, remote.port, sent, received)
     });
     let mut ends: Vec<Ends> = ends.collect();
     ends.sort_unstable();
@@ -158,16 +199,16 @@ fn of_a_hundred_thousand_connections_each_is_told_with_its_end() {
         expect_pairs(&events, "network.accept", "inbound") == mirrored(&ends),
         "inbound ends are not as made"
     );
-    let bytes = |direction: &str, field: &str| -> u64 {
-        of_direction(&events, "network.close", direction).iter().map(|event| event.number(field)).sum()
+    let bytes = |direction: &str, field: fn(&Network) -> u64| -> u64 {
+        of_direction(&events, "network.close", direction).iter().map(|event| field(&event.network)).sum()
     };
-    assert_eq!(bytes("outbound", "network.bytes_sent"), client.number("totals", "sent"));
-    assert_eq!(bytes("outbound", "network.bytes_received"), client.number("totals", "received"));
-    assert_eq!(bytes("inbound", "network.bytes_sent"), sum(&server, "totals", "sent"));
+    assert_eq!(bytes("outbound", SENT), client.number("totals", "sent"));
+    assert_eq!(bytes("outbound", RECEIVED), client.number("totals", "received"));
+    assert_eq!(bytes("inbound", SENT), sum(&server, "totals", "sent"));
     // Each worker is told with as many as it took.
     let mut accepted: BTreeMap<u64, u64> = BTreeMap::new();
     for accept in of_direction(&events, "network.accept", "inbound") {
-        *accepted.entry(accept.number("process.pid")).or_default() += 1;
+        *accepted.entry(pid(accept)).or_default() += 1;
     }
     let mut took: BTreeMap<u64, u64> = BTreeMap::new();
     for line in server.acts("totals").filter(|line| line["connections"] != 0) {
@@ -192,8 +233,7 @@ fn of_a_hundred_thousand_connections_each_is_counted_where_they_are_folded() {
         let single =
             ["network.connect", "network.accept"].map(|kind| of_direction(events, kind, direction).len());
         let flows = of_direction(events, "network.flow", direction);
-        single.iter().sum::<usize>() as u64
-            + flows.iter().map(|flow| flow.number("network.count")).sum::<u64>()
+        single.iter().sum::<usize>() as u64 + flows.iter().map(|flow| flow.network.count).sum::<u64>()
     };
     let deadline = Instant::now() + PATIENCE;
     while begun(&events(&agent, &hosts.b), "inbound") < CONNECTIONS as u64 && Instant::now() < deadline {
@@ -209,14 +249,14 @@ fn of_a_hundred_thousand_connections_each_is_counted_where_they_are_folded() {
         (begun(&events, "outbound"), begun(&events, "inbound")),
         (CONNECTIONS as u64, CONNECTIONS as u64)
     );
-    let bytes = |direction: &str, field: &str| -> u64 {
+    let bytes = |direction: &str, field: fn(&Network) -> u64| -> u64 {
         let all = ["network.close", "network.flow"].map(|kind| of_direction(&events, kind, direction));
-        all.iter().flatten().map(|event| event.number(field)).sum()
+        all.iter().flatten().map(|event| field(&event.network)).sum()
     };
-    assert_eq!(bytes("outbound", "network.bytes_sent"), client.number("totals", "sent"));
-    assert_eq!(bytes("outbound", "network.bytes_received"), client.number("totals", "received"));
-    assert_eq!(bytes("inbound", "network.bytes_sent"), sum(&server, "totals", "sent"));
-    assert_eq!(bytes("inbound", "network.bytes_received"), sum(&server, "totals", "received"));
+    assert_eq!(bytes("outbound", SENT), client.number("totals", "sent"));
+    assert_eq!(bytes("outbound", RECEIVED), client.number("totals", "received"));
+    assert_eq!(bytes("inbound", SENT), sum(&server, "totals", "sent"));
+    assert_eq!(bytes("inbound", RECEIVED), sum(&server, "totals", "received"));
     agent.stop().expect_nothing_lost();
 }
 
@@ -270,18 +310,11 @@ fn connections_that_there_is_no_room_for_are_told_and_counted() {
     drop(server.finish());
     let events = await_events(&agent, &hosts.b, 4 * CONNECTIONS + 3);
     let outbound = |kind: &str| {
-        events
-            .iter()
-            .filter(|event| {
-                event.kind() == kind
-                    && event.get("network.direction").and_then(Value::as_str) == Some("outbound")
-            })
-            .count()
+        events.iter().filter(|event| event.kind == kind && event.network.direction == "outbound").count()
     };
     assert_eq!(outbound("network.connect"), CONNECTIONS);
-    let closes = events
-        .iter()
-        .filter(|event| event.kind() == "network.close" && event.get("network.remote").is_some());
+    let closes =
+        events.iter().filter(|event| event.kind == "network.close" && event.network.remote.is_some());
     assert_eq!(closes.count(), 2 * CONNECTIONS);
     let losses = agent.events("telemetry.loss");
     assert!(!losses.is_empty(), "nothing evicts silently");
@@ -311,10 +344,8 @@ fn of_many_datagrams_each_is_counted() {
         "{ends:?}"
     );
     assert_eq!(mirrored(&ends), expect_pairs(&there, "network.accept", "inbound"));
-    let pids: Vec<u64> = of_direction(&here, "network.connect", "outbound")
-        .iter()
-        .map(|event| event.number("process.pid"))
-        .collect();
+    let pids: Vec<u64> =
+        of_direction(&here, "network.connect", "outbound").iter().map(|event| pid(event)).collect();
     assert!(clients.iter().all(|client| pids.contains(&client.pid.into())), "{pids:?}");
     agent.stop().expect_nothing_lost();
 }

@@ -31,7 +31,7 @@ const BLOCK: usize = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It cannot be opened.
-    #[error("cannot write events to {path}", path = path.display())]
+    #[error("{path} cannot be opened", path = path.display())]
     Open {
         /// The file.
         path: PathBuf,
