@@ -73,10 +73,12 @@ fn without_debug_information(from: &Path, to: &Path) -> Result<(), Box<dyn Error
     }
     elf.delete_orphans();
     // LLVM keeps the names of sections with those of symbols, and the writer does not.
-    let names = elf.sections.add();
-    names.name = b".shstrtab"[..].into();
-    names.sh_type = SHT_STRTAB;
-    names.data = SectionData::SectionString;
+    if !elf.sections.iter().any(|section| matches!(section.data, SectionData::SectionString)) {
+        let names = elf.sections.add();
+        names.name = b".shstrtab"[..].into();
+        names.sh_type = SHT_STRTAB;
+        names.data = SectionData::SectionString;
+    }
     let mut smaller = Vec::new();
     elf.write(&mut smaller)?;
     Ok(fs::write(to, smaller)?)

@@ -364,7 +364,7 @@ impl Agent {
 
     /// How many network events whose line has this text in it have come from a place in the stream on, which becomes
     /// the place to go on from: who asks often does not look at all of them again.
-    pub fn count_network_events(&self, text: &str, from: &mut usize) -> usize {
+    pub fn count_more_network_events(&self, text: &str, from: &mut usize) -> usize {
         let (count, end) =
             self.log.count(*from, |line| line.head.kind.starts_with("network.") && line.text.contains(text));
         *from = end;

@@ -93,7 +93,7 @@ pub fn network_agent(configuration: &str) -> Agent {
     until("sockets are watched", || {
         do_elsewhere("send", "");
         thread::sleep(LOOK);
-        (agent.count_network_events(ELSEWHERE, &mut 0) > 0).then_some(())
+        (agent.count_more_network_events(ELSEWHERE, &mut 0) > 0).then_some(())
     });
     agent
 }

@@ -218,7 +218,7 @@ fn expect_cgroup_of(pid: u32, event: &Event) {
 
 /// The statically linked agent and backend.
 fn static_programs() -> Option<[PathBuf; 2]> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/x86_64-unknown-linux-musl/release");
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/x86_64-unknown-linux-musl/debug");
     let folder = env::var_os("NIGHTJAR_DIST").map_or(built, PathBuf::from);
     let programs = ["nightjar", "nightjar-backend"].map(|name| folder.join(name));
     programs.iter().all(|program| program.is_file()).then_some(programs)

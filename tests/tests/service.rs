@@ -26,7 +26,7 @@ const SYS_PTRACE: u64 = 1 << 19;
 const PERFMON: u64 = 1 << 38;
 const BPF: u64 = 1 << 39;
 const NOBODY: &str = "65534";
-/// Of kinds that take a second to load: what is asked here is the same for all.
+/// Kinds that take a second to load, for tests of which the kinds make no difference.
 const PROCESSES: &[&str] = &["--kind", "process.*"];
 
 fn is_installed(program: &str) -> bool {
@@ -87,7 +87,7 @@ fn an_agent_that_is_killed_leaves_its_name_to_the_next() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("no agent answers"), "{output:?}");
 
-    let second = Service::of(nightjar(["run", "--instance", &name, "--kind", "process.*"]), &name);
+    let second = Service::of(nightjar([&["run", "--instance", &name], PROCESSES].concat()), &name);
     assert_eq!(second.status()["pid"], second.pid());
     second.end_well(Signal::TERM);
     assert!(!socket_of(&name).exists(), "it takes its socket with it");
@@ -131,8 +131,7 @@ fn it_ends_well_and_in_time_under_load() {
     skip_without_kernel!();
     let name = instance();
     // So small that all in it is written in time by an agent that is built for tests.
-    let command =
-        nightjar(["run", "--json", "-", "--instance", &name, "--ring-size", "1MiB", "--kind", "process.*"]);
+    let command = nightjar(["run", "--json", "-", "--instance", &name, "--ring-size", "1MiB"]);
     let agent = Service::of(command, &name);
     let load = load();
     agent.await_output("events come", |text| text.matches("nightjar-load").count() > 500);
@@ -152,7 +151,7 @@ fn it_ends_well_and_in_time_under_load() {
 /// An agent of whose output nobody reads anything any more, with more to write than there is room for.
 fn with_an_output_that_takes_nothing() -> Service {
     let name = instance();
-    let mut command = nightjar(["run", "--json", "-", "--instance", &name, "--kind", "process.*"]);
+    let mut command = nightjar(["run", "--json", "-", "--instance", &name]);
     // Long enough that none is missed on a machine that is busy.
     command.env("WATCHDOG_USEC", "4000000");
     let agent = Service::unread(command, &name);
@@ -195,7 +194,7 @@ fn whoever_interrupts_twice_does_not_want_to_wait() {
 #[test]
 fn the_service_manager_is_told_of_start_reload_and_end() {
     skip_without_kernel!();
-    let agent = Service::start(&["--json", "/dev/null", "--kind", "process.*"]);
+    let agent = Service::start(&["--json", "/dev/null"]);
     // It watches by the time that it says so.
     assert!(!programs_of(agent.pid()).is_empty());
     assert_eq!(agent.status()["pid"], agent.pid());
@@ -332,7 +331,7 @@ fn it_gives_up_all_rights_but_four() {
     skip_without_kernel!();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.json");
-    let agent = Service::start(&["--json", file.to_str().unwrap(), "--kind", "process.*"]);
+    let agent = Service::start(&["--json", file.to_str().unwrap()]);
     // Asked, so that the threads that answer are there as well.
     let status = agent.status();
     assert_eq!(status["resources"]["capabilities"].as_array().unwrap().len(), 4, "{status}");

@@ -44,7 +44,7 @@ const BPF_LINKER: Need = Need {
     what: LINKER.name,
     why: "it links the kernel programs",
     check: |workspace| LINKER.find(workspace).map(drop),
-    install: Install::Crate(LINKER, 1),
+    install: Install::Crate { tool: LINKER, opt_level: 1 },
     optional: false,
 };
 
@@ -52,7 +52,7 @@ const DENY: Need = Need {
     what: CARGO_DENY.name,
     why: "licences and dependencies are checked",
     check: |workspace| CARGO_DENY.find(workspace).map(drop),
-    install: Install::Crate(CARGO_DENY, 0),
+    install: Install::Crate { tool: CARGO_DENY, opt_level: 0 },
     optional: false,
 };
 
@@ -107,8 +107,8 @@ enum Install {
     Component(&'static str),
     /// The standard library of another target, for the pinned toolchain.
     Target(&'static str),
-    /// A crate, built into the workspace's own tool directory, and how far it is optimized.
-    Crate(Tool, u8),
+    /// A crate, built into the workspace's own tool directory.
+    Crate { tool: Tool, opt_level: u8 },
     /// Packages of Debian and its kin.
     Debian(&'static [&'static str]),
 }
@@ -175,7 +175,7 @@ impl Install {
                 rustup.args(["target", "add", "--toolchain", toolchain(), name]);
                 vec![rustup]
             }
-            Self::Crate(tool, opt_level) => {
+            Self::Crate { tool, opt_level } => {
                 let root = Tool::root(workspace);
                 let mut cargo = Command::new("cargo");
                 cargo
@@ -214,7 +214,7 @@ impl Install {
             Self::Target(name) => {
                 format!("install the standard library of Rust {} for {name} with rustup", toolchain())
             }
-            Self::Crate(tool, _) => {
+            Self::Crate { tool, .. } => {
                 format!("cargo says why above; {} {} anywhere on PATH will do too", tool.name, tool.version)
             }
             Self::Debian(packages) => format!("to install it: apt-get install {}", packages.join(" ")),
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn crates_are_built_and_kept_inside_the_target_directory() {
         assert_eq!(
-            lines(Install::Crate(LINKER, 1)),
+            lines(Install::Crate { tool: LINKER, opt_level: 1 }),
             ["cargo install bpf-linker --locked --version =0.10.4 --force \
               --root /checkout/target/tools --target-dir /checkout/target/tools/build"]
         );

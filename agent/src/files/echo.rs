@@ -45,7 +45,7 @@ pub(super) struct Echo {
     pub(super) time: u64,
     read: Instant,
     confirmed: bool,
-    /// By what it is found once it waits: its whole path, and its file name.
+    /// What it is found by: its whole path, and its file name.
     keys: [u64; 2],
 }
 
@@ -103,18 +103,20 @@ impl Echo {
     }
 
     pub(super) fn new(class: Class, pid: u32, path: Vec<u8>, is_directory: bool, time: u64) -> Self {
+        Self::of_two(class, pid, (path, Vec::new()), is_directory, time)
+    }
+
+    /// Of an old and a new path.
+    pub(super) fn of_two(
+        class: Class,
+        pid: u32,
+        (path, target): (Vec<u8>, Vec<u8>),
+        is_directory: bool,
+        time: u64,
+    ) -> Self {
+        let keys = [key_of_paths(class, pid, &path, &target), key_of_names(class, pid, &path, &target)];
         let read = Instant::now();
-        Self {
-            class,
-            pid,
-            path,
-            target: Vec::new(),
-            is_directory,
-            time,
-            read,
-            confirmed: false,
-            keys: [0; 2],
-        }
+        Self { class, pid, path, target, is_directory, time, read, confirmed: false, keys }
     }
 }
 
@@ -136,10 +138,6 @@ impl Echoes {
         echo.confirmed |= echo.class == Class::Open
             && self.opens.get(&(echo.pid, hash(&echo.path))).is_some_and(|until| *until > echo.read);
         let number = self.first + self.waiting.len() as u64;
-        echo.keys = [
-            key_of_paths(echo.class, echo.pid, &echo.path, &echo.target),
-            key_of_names(echo.class, echo.pid, &echo.path, &echo.target),
-        ];
         for (map, key) in [&mut self.by_path, &mut self.by_name].into_iter().zip(echo.keys) {
             let same = map.entry(key).or_default();
             if echo.confirmed {
@@ -452,11 +450,8 @@ mod tests {
 
     #[test]
     fn a_rename_is_known_by_both_names_or_the_one_that_is_watched() {
-        let rename = |old: &str, new: &str| {
-            let mut rename = echo(Class::Rename, old);
-            rename.target = new.into();
-            rename
-        };
+        let rename =
+            |old: &str, new: &str| Echo::of_two(Class::Rename, 7, (old.into(), new.into()), false, 0);
         let mut echoes = Echoes::default();
         for (old, new) in [("/etc/a", "/etc/b"), ("/etc/b", "/etc/a"), ("/etc/a", "/etc/b"), ("", "/etc/c")] {
             echoes.push(rename(old, new));

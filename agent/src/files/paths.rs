@@ -47,13 +47,11 @@ pub(super) fn bytes_of(path: &Path) -> Vec<u8> {
     PathBuf::from(path).into_os_string().into_vec()
 }
 
-/// Device of the file system of a directory, as `stat` has it.
-pub(super) fn device_at(path: &Path) -> String {
+/// Device of the file system of a directory, as `stat` has it: major and minor.
+pub(super) fn device_at(path: &Path) -> Option<(u32, u32)> {
     let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
-    rustix::fs::lstat(path).map_or_else(
-        |_| String::new(),
-        |stat| format!("{}:{}", rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev)),
-    )
+    let stat = rustix::fs::lstat(path).ok()?;
+    Some((rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev)))
 }
 
 #[cfg(test)]

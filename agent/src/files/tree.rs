@@ -3,17 +3,16 @@
 use std::{
     collections::HashMap,
     ffi::OsString,
-    hash::{BuildHasherDefault, Hasher},
+    hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState},
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::ffi::{OsStrExt as _, OsStringExt as _},
     },
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::LazyLock,
 };
 
 use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, statx};
-use siphasher::sip::SipHasher13;
 
 use super::{
     fanotify::{Handle, HandleRef, Mask},
@@ -53,7 +52,7 @@ pub(super) struct Tree {
     pub(super) marked: HashMap<Handle, Marked>,
     /// Since when what is told of marked directories, by the hashes of their names.
     places: ByHash<(u64, Mask)>,
-    /// Devices of directories, major and minor, by the hashes of their names.
+    /// Devices of marked directories, major and minor, by the hashes of their names.
     devices: ByHash<(u32, u32)>,
     /// Open on each file system that something is marked on.
     pub(super) volumes: HashMap<[u8; 8], OwnedFd>,
@@ -82,16 +81,8 @@ pub(super) fn hash(bytes: &[u8]) -> u64 {
 
 /// The [`hash`] of parts, one behind the other.
 pub(super) fn hash_of_all(parts: &[&[u8]]) -> u64 {
-    static KEY: OnceLock<(u64, u64)> = OnceLock::new();
-    let (first, second) = *KEY.get_or_init(|| {
-        let mut key = [[0; 8]; 2];
-        for part in &mut key {
-            // Without random numbers at a host's boot collisions cost only attributes.
-            let _rarely_none = rustix::rand::getrandom(part, rustix::rand::GetRandomFlags::empty());
-        }
-        (u64::from_ne_bytes(key[0]), u64::from_ne_bytes(key[1]))
-    });
-    let mut hasher = SipHasher13::new_with_keys(first, second);
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    let mut hasher = KEY.build_hasher();
     for part in parts {
         hasher.write(part);
     }
@@ -195,7 +186,7 @@ impl Tree {
                 self.places.insert(key, (since, marked.mask));
             }
         }
-        self.devices.retain(|name, _| self.places.contains_key(name));
+        self.forget_devices();
     }
 
     /// Whether the kernel has told of this in a directory since before that time.
@@ -203,22 +194,24 @@ impl Tree {
         self.places.get(&hash(directory)).is_some_and(|(since, mask)| *since < time && mask.contains(what))
     }
 
-    /// Takes note of the device of a directory.
-    pub(super) fn learn_device(&mut self, directory: &[u8], device: (u32, u32)) {
-        self.devices.insert(hash(directory), device);
-    }
-
-    /// Something was mounted, perhaps over what is known.
+    /// Something may have been mounted over what is known.
     pub(super) fn forget_devices(&mut self) {
         self.devices.clear();
     }
 
-    /// Device of the file system of a directory, as `stat` has it.
-    pub(super) fn device_of(&self, directory: &[u8]) -> String {
-        match self.devices.get(&hash(directory)) {
-            Some((major, minor)) => format!("{major}:{minor}"),
-            None => device_at(path_from(directory)),
+    /// Device of the file system of a directory, as `stat` has it. That of a marked one is looked for once.
+    pub(super) fn device_of(&mut self, directory: &[u8]) -> String {
+        let key = hash(directory);
+        if let Some((major, minor)) = self.devices.get(&key) {
+            return format!("{major}:{minor}");
         }
+        let device = device_at(path_from(directory));
+        if let Some((major, minor)) = device
+            && self.places.contains_key(&key)
+        {
+            self.devices.insert(key, (major, minor));
+        }
+        device.map_or_else(String::new, |(major, minor)| format!("{major}:{minor}"))
     }
 
     /// The file of a notification as it is now, whatever its name is by now.
@@ -314,13 +307,8 @@ fn last(path: &[u8], components: u32) -> Option<&[u8]> {
 
 /// A file as it is now; none where it is gone.
 pub(super) fn look(path: &Path) -> Option<Known> {
-    stat(path).map(|stat| Known::of(&stat))
-}
-
-/// All that the kernel says of a file as it is now; none where it is gone.
-pub(super) fn stat(path: &Path) -> Option<Statx> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
-    statx(CWD, path, flags, StatxFlags::BASIC_STATS).ok()
+    statx(CWD, path, flags, StatxFlags::BASIC_STATS).ok().map(|stat| Known::of(&stat))
 }
 
 #[cfg(test)]
@@ -347,12 +335,16 @@ mod tests {
     }
 
     #[test]
-    fn the_device_of_a_directory_is_looked_for_anew_when_something_is_mounted() {
+    fn the_device_of_a_marked_directory_is_looked_for_once_until_something_is_mounted() {
         let mut tree = Tree::default();
-        tree.learn_device(b"/tmp", (7, 300));
+        let real = tree.device_of(b"/tmp");
+        assert!(!real.is_empty() && tree.devices.is_empty(), "it is not marked");
+        tree.places.insert(hash(b"/tmp"), (0, Mask::CREATE));
+        assert_eq!(tree.device_of(b"/tmp"), real);
+        *tree.devices.get_mut(&hash(b"/tmp")).unwrap() = (7, 300);
         assert_eq!(tree.device_of(b"/tmp"), "7:300");
         tree.forget_devices();
-        assert_eq!(tree.device_of(b"/tmp"), device_at(Path::new("/tmp")));
+        assert_eq!(tree.device_of(b"/tmp"), real);
     }
 
     #[test]

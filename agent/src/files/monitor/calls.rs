@@ -15,9 +15,9 @@ use crate::{
         describe::{self, NameSource},
         echo::{Class, Confirmed, file_name, parent},
         fanotify::Mask,
-        paths::{bytes_of, device_at, normal, path_from},
+        paths::{bytes_of, normal, path_from},
         policy::Operation,
-        tree::{self, Known},
+        tree::{self, Known, Tree},
     },
     pipeline::Discard,
 };
@@ -69,9 +69,10 @@ impl Monitor {
             | CallAct::PivotRoot
             | CallAct::MountSetattr
             | CallAct::DetachedMount => {
+                // It may be seen in other namespaces too.
+                self.tree.forget_devices();
                 // In a mount namespace of one's own one mounts what one likes.
                 if u64::from(body.info.namespaces.mnt) == self.mount_namespace {
-                    self.tree.forget_devices();
                     self.resolve_soon();
                 }
                 Ok(("file.mount", mounts::of(call, record)))
@@ -103,13 +104,6 @@ impl Monitor {
         }
 
         let policies = self.options.policies.clone();
-        if call.act == CallAct::Link {
-            let mut names = first.names.iter().chain(second.iter().flat_map(|second| &second.names));
-            if let Some(linked) = names.find(|name| policies.any_covering(name)).cloned() {
-                // From now on what is done by any of its names counts.
-                self.resolve_below(&linked, false);
-            }
-        }
         let find = |named: &Named| {
             let names = named.names.iter();
             names.into_iter().find_map(|name| policies.matching(name, change.operation, change.is_directory))
@@ -117,6 +111,12 @@ impl Monitor {
         let policy = find(&first).or_else(|| second.as_ref().and_then(find));
         if policy.is_none() && !self.options.all {
             return Err(Discard::NotWatched);
+        }
+        if call.act == CallAct::Link
+            && let Some(linked) = first.names.iter().find(|name| policies.any_covering(name))
+        {
+            // From now on what is done by any of its names counts.
+            self.resolve_below(&linked.clone(), false);
         }
         // A hard link: the new name is what came into being.
         let (of, other) = match (call.act, second) {
@@ -281,7 +281,7 @@ impl Monitor {
         let mut activity = if body.first.what == operand::FILE {
             describe::of_info(&body.first.file, size)
         } else {
-            describe::of_known(now, place.device(now))
+            describe::of_known(now, place.device(now, &mut self.tree))
         };
         activity.size = Some(size);
         if let Some(known) = self.tree.known(canonical).or(now) {
@@ -301,7 +301,7 @@ impl Monitor {
             self.tree.learn(&place.canonical, now);
         }
         self.created(&place.canonical, pid);
-        let mut activity = describe::of_known(now, place.device(now));
+        let mut activity = describe::of_known(now, place.device(now, &mut self.tree));
         activity.symbolic = act == CallAct::Symlink;
         if act == CallAct::Mkdir {
             "directory".clone_into(&mut activity.r#type);
@@ -316,7 +316,7 @@ impl Monitor {
         let mut activity = if body.first.what == operand::FILE {
             describe::of_info(&body.first.file, body.first.size)
         } else {
-            describe::of_known(after.or(now), place.device(now))
+            describe::of_known(after.or(now), place.device(now, &mut self.tree))
         };
         if let Some(after) = after {
             self.tree.learn(&place.canonical, after);
@@ -445,8 +445,8 @@ impl Place {
     }
 
     /// Device of what was found there.
-    fn device(&self, found: Option<Known>) -> String {
-        found.map_or_else(String::new, |_| device_at(path_from(&self.path)))
+    fn device(&self, found: Option<Known>, tree: &mut Tree) -> String {
+        found.map_or_else(String::new, |_| tree.device_of(&self.path))
     }
 }
 

@@ -393,11 +393,9 @@ impl Monitor {
             let names =
                 std::iter::once(&mark.canonical).chain(&mark.aliases).map(|name| bytes_of(name)).collect();
             if mark.is_directory
-                && let Some(now) = tree::stat(&mark.path)
+                && let Some(now) = tree::look(&mark.path)
             {
-                let name = mark.canonical.as_os_str().as_bytes();
-                self.tree.learn(name, Known::of(&now));
-                self.tree.learn_device(name, (now.stx_dev_major, now.stx_dev_minor));
+                self.tree.learn(mark.canonical.as_os_str().as_bytes(), now);
             }
             let generation = self.generation;
             self.tree.mark(handle, Marked { path: mark.path, names, mask, generation }, since_boot());

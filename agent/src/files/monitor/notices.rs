@@ -17,7 +17,7 @@ use crate::{
         describe::{self, NameSource},
         echo::{Class, Echo, parent},
         fanotify::{DirEntry, Event, Mask, Notice},
-        paths::{bytes_of, device_at, path_from},
+        paths::{bytes_of, path_from},
         policy::Operation,
         resolve,
         session::Session,
@@ -63,6 +63,7 @@ impl Monitor {
                 *self.lost.entry(("fanotify", "queue_overflow")).or_default() += 1;
                 // What moved meanwhile is not known.
                 self.overflowed = Some(Instant::now());
+                self.tree.forget_devices();
                 self.resolve_soon();
                 return;
             }
@@ -95,7 +96,7 @@ impl Monitor {
             }
         }
         if mask.intersects(Mask::CREATE | Mask::MOVED_TO) {
-            self.appeared(&path, is_directory, mask.intersects(Mask::MOVED_TO));
+            self.appeared(&path, is_directory);
         }
         if is_directory
             && mask.intersects(Mask::DELETE)
@@ -131,8 +132,7 @@ impl Monitor {
         if old.is_empty() && new.is_empty() {
             return;
         }
-        let mut echo = Echo::new(Class::Rename, pid, old, is_directory, time);
-        echo.target = new;
+        let echo = Echo::of_two(Class::Rename, pid, (old, new), is_directory, time);
         self.renamed(&echo);
         self.echoes.push(echo);
     }
@@ -184,7 +184,7 @@ impl Monitor {
             let Some(policy) = self.options.policies.matching(&path, operation, is_directory) else {
                 continue;
             };
-            let mut body = describe::of_known(Some(file), device_at(path_from(&path)));
+            let mut body = describe::of_known(Some(file), self.tree.device_of(&path));
             body.path = describe::path(&path);
             body.source = NameSource::Scan.name();
             policy.name().clone_into(&mut body.policy);
@@ -198,12 +198,11 @@ impl Monitor {
         }
     }
 
-    /// Something has come to be: a directory is watched from now on, and what is pending may be there. Of a new name
-    /// of a file the call tells, or its being [`Self::unconfirmed`]; most files that come to be have no other.
-    fn appeared(&mut self, path: &[u8], is_directory: bool, has_moved: bool) {
+    /// Something has come to be: a directory is watched from now on, and what is pending may be there.
+    fn appeared(&mut self, path: &[u8], is_directory: bool) {
         if is_directory && self.options.policies.may_cover_below(path) {
             self.resolve_below(path, true);
-        } else if has_moved && self.options.policies.any_covering(path) && Self::is_linked(path) {
+        } else if self.options.policies.any_covering(path) && Self::is_linked(path) {
             self.resolve_below(path, false);
         }
     }
@@ -307,9 +306,6 @@ impl Monitor {
         match (echo.class, now) {
             (Class::Create, Some(now)) => {
                 self.tree.learn(&echo.path, now);
-                if !echo.is_directory && now.links > 1 && policies.any_covering(&echo.path) {
-                    self.resolve_below(&echo.path, false);
-                }
             }
             (Class::Attributes, Some(now)) => {
                 // What is in it is told by other events, which may yet come.
@@ -381,7 +377,7 @@ impl Monitor {
         self.acts.push(Act { kind, time: echo.time, last: None, actor: Actor::Pid(echo.pid), body });
     }
 
-    fn device_of(&self, echo: &Echo) -> String {
+    fn device_of(&mut self, echo: &Echo) -> String {
         let path = if echo.target.is_empty() { &echo.path } else { &echo.target };
         self.tree.device_of(parent(path))
     }

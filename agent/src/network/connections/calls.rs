@@ -13,8 +13,6 @@ use crate::network::{
     fold::Direction,
 };
 
-/// `IPPROTO_TCP`, as the kernel keeps it.
-const TCP: u16 = 6;
 const ECONNABORTED: u32 = libc::ECONNABORTED.cast_unsigned();
 
 /// Errors that a call may come back with while the socket connects on: they are of what the call was given, or of a
@@ -206,8 +204,8 @@ impl<P> Connections<P> {
                     known.tell_accept(acts);
                 }
             }
-            // It ended while it waited, and was told of for the listener: only then has it no port any more.
-            None if record.socket.protocol == TCP && record.socket.local_port == 0 => {}
+            // Only what has ended has no port any more.
+            None if record.socket.local_port == 0 && self.told.pop(&name).is_some() => {}
             _ => {
                 self.make_way(acts, name, time);
                 let id = acts.name(name, time);

@@ -7,7 +7,7 @@ use nightjar_proto::v1::NetworkActivity;
 
 use super::{Closed, Connections, PATIENCE};
 use crate::network::{
-    act::{Actor, Acts, Who},
+    act::{Actor, Acts, Attribution, Who},
     closing::{self, side_of},
     connection::{Connection, Stage, fill_end, traffic_of, who_acted},
     describe,
@@ -138,6 +138,9 @@ impl<P> Connections<P> {
     fn closed(&mut self, acts: &mut Acts<P>, record: &SocketState, acted: Option<Who<P>>) {
         let (name, time) = (record.socket.socket, record.header.time);
         let Some(known) = self.remove(name) else { return };
+        if known.attribution == Attribution::Listener {
+            self.told.put(name, ());
+        }
         match known.held {
             Some(key) => self.fold.ended(key, name, &known.ended(time, traffic_of(record))),
             None => known.tell_close(acts, time, Some(record), acted),

@@ -36,6 +36,9 @@ const CONFIRMATION: u64 = SECOND / 5;
 /// Listeners that are remembered when they are closed, so that the end of what waited for them is not taken for the
 /// work of who accepted it. It follows at once.
 const CLOSED: NonZeroUsize = NonZeroUsize::new(256).expect("it is not zero");
+/// Connections that are remembered when they end before anybody accepts them, so that whoever accepts what is left of
+/// one does not tell of it again. As many as a listener lets wait, by default.
+const TOLD: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not zero");
 /// Failures that are remembered, so that the call that comes back from one does not tell it again. It comes back at
 /// once; what is older is of sockets that nobody waited for.
 const FAILURES: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not zero");
@@ -64,6 +67,8 @@ pub(super) struct Connections<P> {
     closed: LruCache<Port, Closed<P>>,
     fold: Fold<P, u64>,
     failures: LruCache<u64, Failure>,
+    /// What was told of for a listener, and has ended.
+    told: LruCache<u64, ()>,
     /// When which attempt or failure is to be looked at again. What has gone on since is passed over.
     pending: VecDeque<(u64, u64)>,
     /// Likewise, connections that wait to be accepted.
@@ -83,6 +88,7 @@ impl<P> Connections<P> {
             closed: LruCache::new(CLOSED),
             fold: Fold::new(window),
             failures: LruCache::new(FAILURES),
+            told: LruCache::new(TOLD),
             pending: VecDeque::new(),
             unaccepted: VecDeque::new(),
             unconfirmed: VecDeque::new(),
@@ -219,6 +225,7 @@ impl<P> Connections<P> {
     /// Takes one in, or gives it back where there is no room.
     fn insert(&mut self, acts: &mut Acts<P>, new: Box<Connection<P>>) -> Result<(), Box<Connection<P>>> {
         let (name, stage, begun) = (new.socket.socket, new.stage, new.begun);
+        self.told.pop(&name);
         if self.table.len() >= self.most {
             return Err(new);
         }

@@ -394,6 +394,9 @@ fn a_connection_that_ended_before_it_is_accepted_is_told_once() {
     // A socket that is closed has given its port back.
     world.accepts(&actor(7, "server"), 4 * SECOND, SocketInfo { local_port: 0, ..served(2) });
     assert!(world.story().is_empty());
+    // Of another nothing was told.
+    world.accepts(&actor(7, "server"), 5 * SECOND, SocketInfo { local_port: 0, ..served(3) });
+    assert_eq!(world.story(), ["network.accept server acted inbound"]);
 }
 
 #[test]
